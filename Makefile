@@ -1,0 +1,48 @@
+# make fit                    install into .venv, then train the default experiment
+# make fit CONFIG=path.yaml   ... another one; ARGS="--trainer.max_epochs 3" overrides settings
+# make test                   install with the tools for developers, then run every test
+# make lint                   ruff and mypy
+# make test-lowest            the tests on the lowest supported versions, in .venv-lowest
+PYTHON ?= python3
+CONFIG ?= experiments/deeplab_crf.yaml
+ARGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: fit test lint test-lowest clean
+
+fit: $(VENV)/.installed
+	@echo "== training $(CONFIG)"
+	$(BIN)/python -m segment.fit --config $(CONFIG) $(ARGS)
+
+test: $(VENV)/.installed-dev
+	@echo "== running all tests"
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# A stamp file per kind of installation; it is older than setup.cfg only when that has changed.
+$(VENV)/.installed: setup.cfg pyproject.toml
+	@echo "== installing into $(VENV) (a few minutes and about 6 GB the first time)"
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12") if sys.version_info < (3, 11) else 0'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "== installing the tools for developers"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+# Every `>=` in setup.cfg becomes `==`.
+test-lowest:
+	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
+	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
+	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
+	.venv-lowest/bin/python -m pytest $(ARGS)
+
+clean:
+	rm -rf $(VENV) .venv-lowest build *.egg-info

@@ -1,0 +1,265 @@
+"""Fully connected CRF with Gaussian edge potentials.
+
+Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
+Potentials", NIPS 2011, https://arxiv.org/abs/1210.5644
+Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs"
+(DeepLab v1), ICLR 2015, https://arxiv.org/abs/1412.7062; v2: https://arxiv.org/abs/1606.00915
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from segment.crf import exact, pydensecrf
+from segment.crf.guard import check, finite, symmetric, whole
+from segment.crf.presets import PRESETS
+
+Array = np.ndarray | Tensor
+Normalization = Literal["symmetric", "after", "before", "none"]
+Backend = Literal["auto", "exact", "pydensecrf"]
+
+
+@dataclass(frozen=True)
+class DenseCRF:
+    """Pulls class probabilities to the photo's edges by mean field over all pairs of pixels.
+
+    A pair of pixels with labels a and b costs mu(a, b) times the sum of two kernels, one of their
+    distance in the photo, one of their distance in the photo and in colour.
+
+    Args:
+        iterations: Mean-field steps, 0 or more; 0 returns the clipped input.
+        position_width_px: Standard deviation of the smoothness kernel, in pixels.
+        position_weight: Weight of the smoothness kernel, 0 or more.
+        bilateral_width_px: Standard deviation of the appearance kernel in the photo, in pixels.
+        bilateral_width_levels: Standard deviation of the appearance kernel in colour, in 8-bit
+            grey levels.
+        bilateral_weight: Weight of the appearance kernel, 0 or more.
+        normalization: How a kernel K is scaled by n_i = sum_j K_ij, pixel i included: `symmetric`
+            D^-1/2 K D^-1/2 (pydensecrf's default), `after` D^-1 K (DeepLab's code), `before`
+            K D^-1, `none` K.
+        compatibility: mu, a symmetric C x C matrix: the cost of label a beside label b, so
+            positive off the diagonal pushes a and b apart. None is Potts: 1 off the diagonal, 0
+            on it. weight * mu is what goes to pydensecrf as its two-dimensional `compat`, sign
+            unchanged: that is an energy, while its number w and its vector are rewards.
+        clip: Probabilities below this are raised to it before -log, in [1e-30, 1).
+        backend: `pydensecrf` approximates the kernels in linear time, `exact` sums over all pairs
+            (10,000 pixels at most), `auto` is `pydensecrf`.
+        max_side: A photo with a longer side than this, in pixels, is refined at this size and the
+            result is upsampled; both pixel widths shrink along. None refines at full size.
+        tuned_on: sha256 of the annotation file whose photos chose these parameters, so that
+            scores on the same photos can say so.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    iterations: int = 10
+    position_width_px: float = 3.0
+    position_weight: float = 3.0
+    bilateral_width_px: float = 80.0
+    bilateral_width_levels: float = 13.0
+    bilateral_weight: float = 10.0
+    normalization: Normalization = "symmetric"
+    compatibility: list[list[float]] | None = None
+    clip: float = 1e-5
+    backend: Backend = "auto"
+    max_side: int | None = 1280
+    tuned_on: str | None = None
+
+    def __post_init__(self) -> None:
+        self._require("iterations", whole(self.iterations, 0), "a whole number, 0 or more")
+        for name in ("position_width_px", "bilateral_width_px", "bilateral_width_levels"):
+            width = getattr(self, name)
+            self._require(name, finite(width) and width > 0, "a finite number above 0")
+        for name in ("position_weight", "bilateral_weight"):
+            weight = getattr(self, name)
+            self._require(
+                name, finite(weight) and weight >= 0, "finite and 0 or more (0 switches it off)"
+            )
+        for name, choices in (("normalization", Normalization), ("backend", Backend)):
+            allowed = get_args(choices)
+            self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
+        # Below 1e-30 a float32 underflows; -log of it would be infinite.
+        self._require("clip", finite(self.clip) and 1e-30 <= self.clip < 1, "in [1e-30, 1)")
+        ok = self.max_side is None or whole(self.max_side, 1)
+        self._require("max_side", ok, "a whole number of pixels, 1 or more, or null")
+        if self.compatibility is not None:
+            ok = symmetric(self.compatibility)
+            self._require("compatibility", ok, "a symmetric C x C matrix of finite numbers")
+
+    def _require(self, field: str, ok: bool, remedy: str) -> None:
+        if not ok:
+            raise ValueError(f"crf: {field} is {getattr(self, field)!r}; make it {remedy}.")
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> DenseCRF:  # noqa: ANN401
+        """Parameters that a paper or its code published, under a name of `PRESETS`.
+
+        Args:
+            name: A key of `PRESETS`, e.g. `deeplab_v2_resnet101`.
+            **changes: Fields to set differently.
+
+        Raises:
+            ValueError: No preset has that name, or a change is out of its range.
+        """
+        if name not in PRESETS:
+            raise ValueError(f"No CRF preset is called {name!r}; choose from {', '.join(PRESETS)}.")
+        return cls(**{**PRESETS[name], **changes})
+
+    def working_size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width in pixels at which a photo of height x width pixels is refined.
+
+        Resizing photo and probabilities to this, and calling `at_working_size(height, width)` on
+        them, gives what `__call__` gives before it upsamples all classes.
+        """
+        scale = self._scale(height, width)
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def at_working_size(self, height: int, width: int) -> DenseCRF:
+        """The CRF for a photo already reduced from height x width pixels to `working_size`."""
+        return self.scaled(self._scale(height, width))
+
+    def scaled(self, factor: float) -> DenseCRF:
+        """The CRF for a photo resized by this factor: widths are in pixels, so they follow."""
+        return replace(
+            self,
+            position_width_px=self.position_width_px * factor,
+            bilateral_width_px=self.bilateral_width_px * factor,
+        )
+
+    @property
+    def backend_used(self) -> str:
+        """The backend that `auto` stands for here, else the one named."""
+        return "pydensecrf" if self.backend == "auto" else self.backend
+
+    def _scale(self, height: int, width: int) -> float:
+        return 1.0 if self.max_side is None else min(1.0, self.max_side / max(height, width))
+
+    def __call__(self, image: Array, probabilities: Array) -> Tensor:
+        """Refine the probabilities of one photo, or of N photos one after another.
+
+        Args:
+            image: The photo before normalization, RGB uint8 (H, W, 3) or (3, H, W), or
+                (N, H, W, 3) or (N, 3, H, W); where both layouts fit, channels are last.
+            probabilities: After softmax, float (C, H, W) or (N, C, H, W), any device.
+
+        Returns:
+            Probabilities, float32, of the same shape and on the same device, without gradient;
+            each pixel sums to 1. The inputs are left as they are.
+
+        Raises:
+            ValueError: One of the two is not what it should be; says what to do.
+            ImportError: pydensecrf is needed and not installed.
+        """
+        photos, maps = self._check(image, probabilities)
+        return _restorer(probabilities)(self._refine(photos, maps))
+
+    def map(self, photos: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Tensor]:
+        """Refine many photos in parallel, in order, at most 2 * workers of them in memory.
+
+        Workers are fresh processes, since pydensecrf holds Python's lock; starting one takes
+        seconds, and a script must call this below `if __name__ == "__main__":`.
+
+        Args:
+            photos: Pairs as `__call__` takes them, read as they are needed.
+            workers: Number of processes; 0 refines in this one.
+
+        Returns:
+            What `__call__` would give, pair by pair.
+
+        Raises:
+            ValueError: `workers` is not 0 or more; or a pair is refused, as soon as it is read.
+        """
+        if not whole(workers, 0):
+            raise ValueError(f"crf.map: workers is {workers!r}; make it a whole number, 0 or more.")
+        return self._map(photos, workers) if workers else (self(*pair) for pair in photos)
+
+    def _map(self, photos: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Tensor]:
+        spawn = multiprocessing.get_context("spawn")  # a fork would copy CUDA's and torch's state
+        pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
+        pending: deque[tuple[Callable[[NDArray[np.float32]], Tensor], Future]] = deque()
+
+        def oldest() -> Tensor:
+            restore, future = pending.popleft()
+            return restore(future.result())
+
+        try:
+            for image, probabilities in photos:
+                future = pool.submit(self._refine, *self._check(image, probabilities))
+                pending.append((_restorer(probabilities), future))
+                if len(pending) >= 2 * workers:
+                    yield oldest()
+            while pending:
+                yield oldest()
+        finally:  # also where the caller stops early
+            pool.shutdown(cancel_futures=True)
+
+    def _check(
+        self, image: Array, probabilities: Array
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+        photos, maps = check(image, probabilities)
+        classes = maps.shape[1]
+        if classes * self.clip >= 1:
+            raise ValueError(
+                f"crf: clip is {self.clip}, which would raise even the uniform probability of "
+                f"{classes} classes; make it far below {1 / classes:.3g}."
+            )
+        if self.compatibility is not None and len(self.compatibility) != classes:
+            raise ValueError(
+                f"crf: compatibility is for {len(self.compatibility)} classes but the "
+                f"probabilities have {classes}; give it one row and one column for each."
+            )
+        return photos, maps
+
+    def _refine(self, photos: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.float32]:
+        refined = np.empty(maps.shape, np.float32)
+        for n, (photo, probabilities) in enumerate(zip(photos, maps, strict=True)):
+            height, width = photo.shape[:2]
+            size = self.working_size(height, width)
+            if size == (height, width):
+                refined[n] = self._mean_field(photo, probabilities)
+                continue
+            crf = self.at_working_size(height, width)
+            small = _resize(photo.transpose(2, 0, 1), size, "area").round().astype(np.uint8)
+            q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size, "area"))
+            q = _resize(q, (height, width), "bilinear")
+            refined[n] = q / q.sum(axis=0)
+        return refined
+
+    def _mean_field(
+        self, photo: NDArray[np.uint8], probabilities: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        unary = -np.log(np.clip(probabilities, self.clip, 1))
+        backend = exact if self.backend == "exact" else pydensecrf
+        q = backend.mean_field(photo, unary, self)
+        total = q.sum(axis=0)
+        if not np.isfinite(total).all():
+            raise ValueError(
+                f"The CRF overflowed with position_weight {self.position_weight} and "
+                f"bilateral_weight {self.bilateral_weight}; lower them (papers use 2 to 10)."
+            )
+        return (q / total).astype(np.float32)
+
+
+def _resize(maps: NDArray, size: tuple[int, int], mode: str) -> NDArray[np.float32]:
+    tensor = torch.from_numpy(np.require(maps, np.float32, ["C", "W"]))
+    corners = False if mode == "bilinear" else None
+    return F.interpolate(tensor[None], size, mode=mode, align_corners=corners)[0].numpy()
+
+
+def _restorer(probabilities: Array) -> Callable[[NDArray[np.float32]], Tensor]:
+    """Puts a result into the shape and on the device of the input, without keeping the input."""
+    shape = tuple(probabilities.shape)
+    device = probabilities.device if isinstance(probabilities, Tensor) else "cpu"
+    return lambda refined: torch.from_numpy(refined).reshape(shape).to(device)

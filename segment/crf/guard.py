@@ -1,0 +1,146 @@
+"""What a photo and its probabilities must be: pydensecrf takes anything, and answers noise."""
+
+import math
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+def check(
+    image: np.ndarray | Tensor, probabilities: np.ndarray | Tensor
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Refuse what the CRF would misread; bring the rest to one layout, on the CPU.
+
+    Args:
+        image: RGB, uint8 (H, W, 3) or (3, H, W), or N of them; where both fit, the first is meant.
+        probabilities: Any float type, (C, H, W) or (N, C, H, W).
+
+    Returns:
+        Photos, uint8 (N, H, W, 3), and probabilities, float32 (N, C, H, W).
+
+    Raises:
+        ValueError: One of them is not that, or they do not fit each other.
+    """
+    maps = _check_probabilities(probabilities)
+    return _check_image(image, maps, batched=probabilities.ndim == 4), maps
+
+
+def _check_probabilities(probabilities: np.ndarray | Tensor) -> NDArray[np.float32]:
+    name = _dtype(probabilities, "the probabilities")
+    if name not in ("float16", "bfloat16", "float32", "float64"):
+        raise ValueError(
+            f"The CRF needs class probabilities as floats, got {name}; apply softmax to the logits "
+            f"rather than argmax."
+        )
+    shape = tuple(probabilities.shape)
+    if len(shape) not in (3, 4) or 0 in shape:
+        raise ValueError(
+            f"The CRF needs probabilities of shape (C, H, W) or (N, C, H, W), none of them 0, got "
+            f"{shape}; add the missing axis or drop the empty photo."
+        )
+    if isinstance(probabilities, Tensor):  # torch first: numpy has no bfloat16
+        maps = probabilities.detach().to("cpu", torch.float32).numpy()
+    else:
+        maps = probabilities.astype(np.float32, copy=False)
+    maps = maps.reshape(-1, *shape[-3:])
+    low, high = float(maps.min()), float(maps.max())  # both are NaN if any value is
+    if not (np.isfinite(low) and np.isfinite(high)):
+        raise ValueError(
+            "The probabilities hold NaN or infinity, which would spread over the whole photo; find "
+            "where the network's logits stop being finite."
+        )
+    if low < 0:
+        raise ValueError(
+            f"The probabilities go down to {low:.3g}, so they look like logits; apply softmax over "
+            f"the classes."
+        )
+    off = float(np.abs(maps.sum(axis=1) - 1).max())
+    # Softmax rounds each probability by eps/2 of itself, resizing once more. 61 classes measured:
+    # 2.4e-4 in float16, 1.8e-3 in bfloat16. Sums in float32 need the floor.
+    allowed = max(1e-4, {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(name, 0.0))
+    if off > allowed:
+        raise ValueError(
+            f"The probabilities of a pixel must sum to 1, but one is off by {off:.3g}, more than "
+            f"{name} rounds; apply softmax over the classes, or divide by the sum."
+        )
+    return maps
+
+
+def _check_image(
+    image: np.ndarray | Tensor, maps: NDArray[np.float32], batched: bool
+) -> NDArray[np.uint8]:
+    name = _dtype(image, "the photo")
+    if "float" in name:
+        raise ValueError(
+            f"The CRF compares 8-bit grey levels, but the photo is {name}, as after normalization; "
+            f"pass the uint8 photo from before it (casting back would give noise)."
+        )
+    if name != "uint8":
+        raise ValueError(
+            f"The CRF compares 8-bit grey levels, but the photo is {name}; pass it as uint8, 0 to "
+            f"255."
+        )
+    shape = tuple(image.shape)
+    if len(shape) != 3 + batched:
+        wanted = "(N, H, W, 3) or (N, 3, H, W)" if batched else "(H, W, 3) or (3, H, W)"
+        raise ValueError(
+            f"With these probabilities the photo must have 3 channels and shape {wanted}, got "
+            f"{shape}; convert a grey photo to RGB, and give both a batch axis or neither."
+        )
+    n, (height, width) = len(maps), maps.shape[-2:]
+    if batched and shape[0] != n:
+        raise ValueError(
+            f"There are {shape[0]} photos but {n} probability maps; pass one photo for each."
+        )
+    photos = image.detach().cpu().numpy() if isinstance(image, Tensor) else image
+    photos = photos.reshape(-1, *shape[-3:])
+    if shape[-3:] == (height, width, 3):
+        return photos
+    if shape[-3:] == (3, height, width):
+        return photos.transpose(0, 2, 3, 1)
+    if shape[-3:] in ((width, height, 3), (3, width, height)):
+        raise ValueError(
+            f"Height and width are swapped: the photo is {width}x{height} (H x W), the "
+            f"probabilities {height}x{width}; transpose one of them."
+        )
+    if 3 not in (shape[-3], shape[-1]):
+        raise ValueError(
+            f"The photo must have 3 channels, first or last, got shape {shape}; convert it to RGB."
+        )
+    size = shape[-3:-1] if shape[-1] == 3 else shape[-2:]
+    raise ValueError(
+        f"The photo is {size[0]}x{size[1]} (H x W), the probabilities {height}x{width}; resize one "
+        f"to the other."
+    )
+
+
+def _dtype(array: np.ndarray | Tensor, what: str) -> str:
+    if not isinstance(array, np.ndarray | Tensor):
+        raise ValueError(
+            f"The CRF takes {what} as a numpy array or a tensor, got {type(array).__name__}; "
+            f"convert it with np.asarray."
+        )
+    return str(array.dtype).removeprefix("torch.")
+
+
+def whole(value: object, least: int) -> bool:
+    """Whether a setting is a whole number, at least `least`."""
+    return isinstance(value, Integral) and not isinstance(value, bool) and int(value) >= least
+
+
+def finite(value: object) -> bool:
+    """Whether a setting is a finite number."""
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def symmetric(rows: list[list[float]]) -> bool:
+    """Whether rows make a symmetric matrix of finite numbers."""
+    square = all(len(row) == len(rows) for row in rows)
+    return square and all(
+        finite(rows[a][b]) and rows[a][b] == rows[b][a]
+        for a in range(len(rows))
+        for b in range(len(rows))
+    )

@@ -1,0 +1,131 @@
+"""COCO jsons as label masks.
+
+A json is read and checked once, before training; a photo's mask is painted when it is asked for.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from segment.data.defects import Defect, Photo, Survey
+from segment.data.outlines import paint_runs, run_lengths
+from segment.data.taxonomy import IGNORE, Taxonomy
+
+__all__ = ["PAINT_ORDER", "CocoFile", "Defect", "Photo", "find_defects"]
+
+# COCO does not say which of two overlapping annotations owns a pixel. Here crowds (`iscrowd`, 255)
+# lie at the bottom, so that objects singled out inside a crowd stay labelled; then objects from
+# the largest to the smallest, so that a cap on a bottle stays visible. Size is the number of
+# pixels of the outline itself: the json's `area` is often wrong or of another photo size. An
+# ignored object takes its place in that order. Equally large ones: the higher annotation id on top.
+PAINT_ORDER = "crowds first, then objects from the largest to the smallest, ties by annotation id"
+
+_SHOWN = 5
+
+
+class CocoFile:
+    """A COCO json and its photos, checked: what it names exists and can be painted.
+
+    Args:
+        path: The json. It needs `images` alone; without `annotations` every pixel is unlabelled.
+        root: Folder that the `file_name`s start from. A link in it is followed anywhere.
+        taxonomy: Classes to use. None takes the json's categories as they are, which in a json
+            without any is the background alone: enough to predict.
+        check_photos: Whether photos must exist, at the json's size. Headers alone are read.
+
+    Attributes:
+        path: The json.
+        root: Folder of the photos.
+        taxonomy: The taxonomy given, or the one made from the categories.
+        photos: The photos in the json's order.
+        categories: The json's categories.
+        annotations: The json's annotations by image id; a photo without any has no entry.
+        sha256: Of the json's bytes, in hexadecimal.
+        warnings: What is odd but usable, one sentence each.
+
+    Raises:
+        ValueError: The data cannot be used; a line for each of the first defects, and their number.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        root: str | Path,
+        *,
+        taxonomy: Taxonomy | None = None,
+        check_photos: bool = True,
+    ) -> None:
+        self.path, self.root = Path(path), Path(root)
+        survey = Survey(self.path, self.root, taxonomy, check_photos)
+        fatal = [defect.message for defect in survey.defects if defect.fatal]
+        if fatal:
+            more = len(fatal) - _SHOWN
+            tail = [f"... and {more} more; run python -m segment.prepare check"] if more > 0 else []
+            raise ValueError("\n".join(fatal[:_SHOWN] + tail))
+        assert survey.taxonomy is not None  # where there is none, there is a fatal defect
+        self.taxonomy = survey.taxonomy
+        self.photos = survey.photos
+        self.categories = survey.categories
+        self.annotations = survey.annotations
+        self.sha256 = survey.sha256
+        self.warnings = [defect.message for defect in survey.defects if not defect.fatal]
+        self._annotated = survey.annotated
+        self._train_ids = {c["id"]: self.taxonomy.train_id(c) for c in self.categories}
+
+    def photo_path(self, photo: Photo) -> Path:
+        """Return where a photo's file is."""
+        return self.root / photo.file_name
+
+    def paint(self, photo: Photo) -> np.ndarray:
+        """Paint a photo's annotations over each other, in the order of `PAINT_ORDER`.
+
+        Args:
+            photo: One of `photos`.
+
+        Returns:
+            uint8 (H, W) train ids, contiguous; 255 where a pixel is unlabelled or ignored. A pixel
+            without annotation is background, or 255 if the taxonomy has no background.
+        """
+        height, width = photo.height, photo.width
+        background = self.taxonomy.background if self._annotated else None
+        flat = np.full(height * width, IGNORE if background is None else background, np.uint8)
+        objects = []
+        for annotation in self.annotations.get(photo.id, []):
+            lengths = run_lengths(annotation["segmentation"], height, width)
+            if annotation.get("iscrowd", 0):
+                paint_runs(flat, lengths, IGNORE)
+            else:
+                objects.append((self._rank(annotation, lengths), lengths))
+        for (*_, train_id, _), lengths in sorted(objects, key=lambda entry: entry[0]):
+            paint_runs(flat, lengths, train_id)
+        return np.ascontiguousarray(flat.reshape(width, height).T)
+
+    def _rank(self, annotation: dict[str, Any], lengths: np.ndarray) -> tuple[int, int, int, bytes]:
+        """Sort key: large ones first. The rest settles ties without the order in the file."""
+        train_id = self._train_ids[annotation["category_id"]]
+        assert train_id is not None  # an unmapped category in use is a fatal defect
+        return -int(lengths[1::2].sum()), annotation["id"], train_id, lengths.tobytes()
+
+
+def find_defects(
+    path: str | Path,
+    root: str | Path,
+    taxonomy: Taxonomy | None = None,
+    limit: int | None = None,
+    check_photos: bool = True,
+) -> list[Defect]:
+    """Find everything wrong with a COCO json and its photos, where `CocoFile` names the first few.
+
+    Args:
+        path: The json.
+        root: Folder that the `file_name`s start from.
+        taxonomy: As for `CocoFile`.
+        limit: Most defects to return; None for all.
+        check_photos: As for `CocoFile`.
+
+    Returns:
+        Fatal defects first, each kind in the json's order; empty for sound data.
+    """
+    defects = Survey(Path(path), Path(root), taxonomy, check_photos).defects
+    return sorted(defects, key=lambda defect: not defect.fatal)[:limit]

@@ -1,0 +1,301 @@
+"""TrashDataModule: COCO files on disk -> batches of {image, mask, image_id}.
+
+The order of photos and their augmentation follow from (seed, epoch, photo) alone: the sampler
+draws a seed for every photo and hands it to the dataset, whoever loads it.
+"""
+
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader, Sampler, default_collate
+
+from segment.data.coco import CocoFile
+from segment.data.dataset import CocoSegmentation, Draw
+from segment.data.sample import make_sample
+from segment.data.taxonomy import Taxonomy
+from segment.data.transforms import training_transform
+from segment.seeds import mix_seed, run_seed
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The generated trash set, made at `root` where it is missing.
+
+    Args:
+        train: Number of training photos.
+        val: Number of validation photos.
+        size: Side of a photo in pixels.
+        seed: Seed of the pictures; not the seed of the training.
+    """
+
+    train: int = 200
+    val: int = 50
+    size: int = 256
+    seed: int = 0
+
+
+class PhotoSampler(Sampler[Draw]):
+    """Which photo comes when, in this process, and with which seed its augmentation draws.
+
+    Every process gets the same number of draws, because collective operations wait for all of
+    them. In training the surplus photos of an epoch are drawn again; in evaluation they are
+    marked `counted=False`, so that no photo is scored twice and none is missed.
+
+    Args:
+        num_photos: Photos in the split.
+        seed: Seed of the run.
+        shuffle: Training (a new order every epoch, seeded draws) or evaluation (file order).
+        rank: Index of this process.
+        world_size: Number of processes.
+    """
+
+    def __init__(
+        self, num_photos: int, seed: int, *, shuffle: bool, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.num_photos, self.seed, self.shuffle = num_photos, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Lightning calls this before every epoch, also after a resume."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-self.num_photos // self.world_size)
+
+    def __iter__(self) -> Iterator[Draw]:
+        order = list(range(self.num_photos))
+        if self.shuffle:
+            generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
+            order = torch.randperm(self.num_photos, generator=generator).tolist()
+        for place in range(self.rank, len(self) * self.world_size, self.world_size):
+            index = order[place % self.num_photos]
+            if self.shuffle:
+                # `place`, not `index`: a photo drawn again in the same epoch looks different.
+                yield Draw(index, mix_seed(self.seed, self.epoch, place), counted=True)
+            else:
+                yield Draw(index, seed=None, counted=place < self.num_photos)
+
+
+def _collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Stack items; tv_tensors become plain tensors, since geometry is done."""
+    return {
+        key: value.as_subclass(torch.Tensor) if isinstance(value, torch.Tensor) else value
+        for key, value in default_collate(items).items()
+    }
+
+
+class TrashDataModule(LightningDataModule):
+    """Photos of trash in COCO format.
+
+    Batches are dicts: `image` uint8 RGB (N, 3, H, W), `mask` int64 (N, H, W) with 255 where
+    nothing is labelled, `image_id` int64 (N,). Training photos are scaled, cropped, flipped and
+    jittered; evaluation takes one photo at a time, at its own size.
+
+    Args:
+        root: Folder that the annotation files and their `file_name`s are relative to.
+        train: COCO json of the training photos.
+        val: COCO json of the photos that choose the checkpoint.
+        test: COCO json of photos that chose nothing.
+        taxonomy: Preset name (trash10, trash11, taco60, taco28, garbage6, bags, camvid11) or the
+            path of a YAML file; null takes the training json's categories plus Background 0.
+        sample: Generate the embedded trash set at `root` where it is missing.
+        short_side: Length in pixels that the shorter side of every photo has for the network;
+            null keeps each photo's own size. Scores are at the annotation's size all the same.
+        crop_size: Side of a training crop in pixels.
+        scale: Smallest and largest random factor on top of `short_side`.
+        flip: Probability of a horizontal flip.
+        colour_jitter: Strength from 0 (off) to 1 of the colour changes.
+        batch_size: Training photos per process and step.
+        workers: Processes per training process that load photos; 0 loads between the steps.
+        seed: Seed of order and augmentation; null takes the run's `seed_everything`.
+        on_bad_photo: Whether a photo that cannot be read stops the run or is counted and skipped.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train: str = "train.json",
+        val: str = "val.json",
+        test: str | None = None,
+        taxonomy: str | None = None,
+        sample: Sample | None = None,
+        short_side: int | None = None,
+        crop_size: int = 321,
+        scale: tuple[float, float] = (0.5, 1.5),
+        flip: float = 0.5,
+        colour_jitter: float = 0.2,
+        batch_size: int = 8,
+        workers: int = 2,
+        seed: int | None = None,
+        on_bad_photo: Literal["stop", "skip"] = "stop",
+    ) -> None:
+        super().__init__()
+        _check_settings(crop_size, scale, flip, colour_jitter, batch_size, workers, short_side)
+        self.root = Path(root)
+        self.files = {"train": train, "val": val, "test": test}
+        self.taxonomy_source = taxonomy
+        self.sample = sample
+        self.short_side = short_side
+        self.train_transform = training_transform(crop_size, short_side, scale, flip, colour_jitter)
+        self.batch_size = batch_size
+        self.workers = workers
+        self.seed = run_seed() if seed is None else seed
+        self.on_bad_photo = on_bad_photo
+        self.split = "val"  # what `test_dataloader` hands out
+        self.coco: dict[str, CocoFile] = {}
+
+    def prepare_data(self) -> None:
+        """Generate the embedded set, where the experiment asks for it. One process per node."""
+        if self.sample is not None:
+            spec = self.sample
+            make_sample(self.root, train=spec.train, val=spec.val, size=spec.size, seed=spec.seed)
+
+    def setup(self, stage: str) -> None:
+        """Read and check the annotation files of a stage (`fit`, `validate`, `test`)."""
+        for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ()):
+            self.read(split)
+        if "train" in self.coco and stage == "fit":
+            self._warn_of_absent_classes()
+
+    def read(self, split: str) -> CocoFile:
+        """The checked annotation file of a split.
+
+        Raises:
+            ValueError: The split has no file, or the file has defects.
+        """
+        if split not in self.coco:
+            name = self.files.get(split)
+            if name is None:
+                raise ValueError(
+                    f"data.{split} names no annotation file; give one, for instance "
+                    f"--data.{split} {split}.json."
+                )
+            self.coco[split] = CocoFile(self.root / name, self.root, taxonomy=self.taxonomy)
+            for warning in self.coco[split].warnings:
+                log.warning(warning)
+        return self.coco[split]
+
+    @property
+    def taxonomy(self) -> Taxonomy:
+        """The one given, else the training json's own categories, for every split."""
+        if not hasattr(self, "_taxonomy"):
+            if self.taxonomy_source is not None:
+                self._taxonomy = Taxonomy.load(self.taxonomy_source)
+            else:
+                name = self.files["train"]
+                assert name is not None
+                self._taxonomy = CocoFile(self.root / name, self.root).taxonomy
+        return self._taxonomy
+
+    def train_dataloader(self) -> DataLoader:
+        """Shuffled, augmented crops; the last incomplete batch of an epoch is left out."""
+        dataset = CocoSegmentation(self.read("train"), self.train_transform, self.on_bad_photo)
+        sampler = self._sampler(len(dataset), shuffle=True)
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            # A set smaller than one batch is still a set: keep its only batch.
+            drop_last=len(sampler) >= self.batch_size,
+            collate_fn=_collate,
+            **self._loading(),
+        )
+
+    def val_dataloader(self) -> DataLoader:
+        """The validation photos in file order, one at a time."""
+        return self.evaluation_dataloader("val")
+
+    def test_dataloader(self) -> DataLoader:
+        """The photos of `self.split`, which `segment.evaluate` chooses."""
+        return self.evaluation_dataloader(self.split)
+
+    def evaluation_dataloader(self, split: str) -> DataLoader:
+        """The photos of a split in file order, each exactly once over all processes.
+
+        One at a time: photos differ in size, memory stays flat, and no score depends on which
+        photos share a batch.
+        """
+        dataset = CocoSegmentation(self.read(split), None, self.on_bad_photo)
+        return DataLoader(
+            dataset,
+            batch_size=1,
+            sampler=self._sampler(len(dataset), shuffle=False),
+            collate_fn=_collate,
+            **self._loading(),
+        )
+
+    def _sampler(self, num_photos: int, *, shuffle: bool) -> PhotoSampler:
+        trainer = self.trainer
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
+        return PhotoSampler(num_photos, self.seed, shuffle=shuffle, rank=rank, world_size=world)
+
+    def _loading(self) -> dict[str, Any]:
+        return {
+            "num_workers": self.workers,
+            "persistent_workers": self.workers > 0,
+            "pin_memory": torch.cuda.is_available(),
+            # Workers paint and decode; with more threads each they fight over the cores.
+            "worker_init_fn": _start_worker,
+        }
+
+    def _warn_of_absent_classes(self) -> None:
+        coco, taxonomy = self.read("train"), self.taxonomy
+        categories = {category["id"]: category for category in coco.categories}
+        seen = {
+            taxonomy.train_id(categories[annotation["category_id"]])
+            for annotations in coco.annotations.values()
+            for annotation in annotations
+        }
+        absent = [
+            name
+            for index, name in enumerate(taxonomy.classes)
+            if index not in seen and index != taxonomy.background
+        ]
+        if absent:
+            log.warning(
+                f"{coco.path}: no training photo shows {', '.join(absent)}; the network cannot "
+                f"learn what it never sees, so expect an IoU of 0 there."
+            )
+
+
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def _check_settings(
+    crop_size: int,
+    scale: tuple[float, float],
+    flip: float,
+    colour_jitter: float,
+    batch_size: int,
+    workers: int,
+    short_side: int | None,
+) -> None:
+    rules = {
+        f"data.crop_size is {crop_size}; give at least 1 pixel": crop_size < 1,
+        f"data.scale is {scale}; give two factors, 0 < smallest <= largest": not (
+            0 < scale[0] <= scale[1]
+        ),
+        f"data.flip is {flip}; give a probability from 0 to 1": not 0 <= flip <= 1,
+        f"data.colour_jitter is {colour_jitter}; give a strength from 0 to 1": not (
+            0 <= colour_jitter <= 1
+        ),
+        f"data.batch_size is {batch_size}; give at least 1": batch_size < 1,
+        f"data.workers is {workers}; give 0 or more": workers < 0,
+        f"data.short_side is {short_side}; give at least 1 pixel, or null for each photo's own": (
+            short_side is not None and short_side < 1
+        ),
+    }
+    for message, broken in rules.items():
+        if broken:
+            raise ValueError(f"{message}.")

@@ -1,0 +1,79 @@
+"""Training and evaluation transforms on {image, mask, image_id}, uint8 throughout.
+
+Built on torchvision's v2 transforms: image and mask are tv_tensors, so geometry moves both and
+colour moves the image alone. Randomness comes from torch's global generator, which
+`CocoSegmentation` seeds per photo.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms.v2 import functional as F  # noqa: N812  (torchvision's own alias)
+
+from segment.data.taxonomy import IGNORE
+
+
+class RandomScale(nn.Module):
+    """Resize by a random factor, so that one object is seen at many sizes.
+
+    Args:
+        base: Length in pixels that the photo's shorter side has at factor 1; None keeps its own.
+        low: Smallest factor.
+        high: Largest factor.
+    """
+
+    def __init__(self, base: int | None, low: float, high: float) -> None:
+        super().__init__()
+        self.base, self.low, self.high = base, low, high
+
+    def forward(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Resize image (3, H, W), bilinearly with antialiasing, and mask (H, W), by nearest."""
+        height, width = item["image"].shape[-2:]
+        factor = torch.empty(()).uniform_(self.low, self.high).item()
+        if self.base is not None:
+            factor *= self.base / min(height, width)
+        size = [max(1, round(height * factor)), max(1, round(width * factor))]
+        return v2.Resize(size, antialias=True)(item)
+
+
+def training_transform(
+    crop_size: int,
+    short_side: int | None,
+    scale: tuple[float, float],
+    flip: float,
+    colour_jitter: float,
+) -> v2.Transform:
+    """Random scale, crop (padding 0 in the image, 255 in the mask), flip and colour jitter.
+
+    Args:
+        crop_size: Side of the square crop in pixels.
+        short_side: Shorter side of the photo in pixels at scale 1; None keeps its own size.
+        scale: Smallest and largest random factor.
+        flip: Probability of a horizontal flip.
+        colour_jitter: Strength from 0 (off) to 1 of brightness, contrast and saturation changes;
+            a tenth of it is the hue's.
+    """
+    fill: dict[Any, Any] = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
+    steps: list[nn.Module] = [
+        RandomScale(short_side, *scale),
+        v2.RandomCrop(crop_size, pad_if_needed=True, fill=fill),
+        v2.RandomHorizontalFlip(flip),
+    ]
+    if colour_jitter:
+        steps.append(
+            v2.ColorJitter(colour_jitter, colour_jitter, colour_jitter, 0.1 * colour_jitter)
+        )
+    return v2.Compose(steps)
+
+
+def evaluation_image(image: torch.Tensor, short_side: int | None) -> torch.Tensor:
+    """The photo as the network sees it: (3, H, W) uint8 at a fixed shorter side, or as it is."""
+    if short_side is None or min(image.shape[-2:]) == short_side:
+        return image
+    height, width = image.shape[-2:]
+    ratio = short_side / min(height, width)
+    size = [max(1, round(height * ratio)), max(1, round(width * ratio))]
+    return F.resize(image, size, InterpolationMode.BILINEAR, antialias=True)

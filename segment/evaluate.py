@@ -1,0 +1,76 @@
+"""Score a checkpoint, raw and refined, and write evaluation.json.
+
+python -m segment.evaluate --run runs/deeplab_crf/2026-01-31_12-00-00
+python -m segment.evaluate --run RUN --split test --data.root data/other --crf.iterations 5
+"""
+
+import sys
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+import jsonargparse
+
+from segment.cli import SegmentCLI, user_errors
+from segment.evaluation import Evaluation
+from segment.modules.loading import load_checkpoint
+from segment.runs import checkpoint_of
+from segment.table import table
+from segment.tracking import log_evaluation
+
+
+def _arguments(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
+    parser.add_argument(
+        "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
+    )
+    parser.add_argument("--split", type=Literal["train", "val", "test"], default="val")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="Folder to write to; null: the run's, or evaluations/<time> in it where it is scored already.",
+    )
+    parser.add_argument(
+        "--score_workers", type=int | None, help="Processes for the CRF; null: half the cores."
+    )
+
+
+def evaluate(
+    cli: SegmentCLI,
+    run: Path,
+    checkpoint: Path,
+    split: str,
+    out: Path,
+    workers: int | None = None,
+) -> None:
+    """Score `checkpoint` on a split with the CLI's data, CRF and trainer; print and write."""
+    trainer, data = cli.trainer, cli.datamodule
+    scoring = Evaluation(out, cli.config.experiment, checkpoint, split, cli.crf, workers)
+    trainer.callbacks.append(scoring)
+    data.split = split
+    trainer.test(load_checkpoint(checkpoint), datamodule=data, verbose=False)
+    if scoring.result is not None:
+        log_evaluation(trainer, scoring.result)
+        print(table(scoring.result))
+        print(f"Written to {out / 'evaluation.json'}")
+
+
+def _free_folder(run: Path) -> Path:
+    """The run's own folder, unless it holds an evaluation already: that one stays."""
+    if not (run / "evaluation.json").exists():
+        return run
+    return run / "evaluations" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb with its command line."""
+    cli = SegmentCLI(args, "evaluate", _arguments)
+    run = Path(cli.config.run)
+    out = Path(cli.config.out) if cli.config.out else _free_folder(run)
+    checkpoint = checkpoint_of(run, cli.config.checkpoint)
+    evaluate(cli, run, checkpoint, cli.config.split, out, cli.config.score_workers)
+
+
+if __name__ == "__main__":
+    user_errors(lambda: main(sys.argv[1:]))

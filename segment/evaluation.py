@@ -1,0 +1,325 @@
+"""Scores of one checkpoint, raw and refined: what `evaluation.json` holds and how it is made."""
+
+import gzip
+import json
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from segment.crf import DenseCRF
+from segment.data.datamodule import TrashDataModule
+from segment.metrics import SegmentationScores
+from segment.modules import SegmentationModule
+from segment.runs import write_atomically, write_json
+from segment.scoring import Job, Photo, Scored, WorkerPool, default_workers, score
+from segment.seeds import run_seed
+
+SCHEMA = 1
+PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "pydensecrf2")
+
+
+class Evaluation(Callback):
+    """Scores what `test_step` returns and writes `evaluation.json` and its companions.
+
+    Memory does not grow with the number of photos: counts are summed, and each photo's own go to
+    a file as they come.
+
+    Args:
+        out: Folder to write to, the run's.
+        experiment: Name of the experiment.
+        checkpoint: Path of the checkpoint that is scored.
+        split: `val`, `test` or `train`.
+        crf: The refinement, or None.
+        workers: Worker processes for CRF and counting; None takes half the cores.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        experiment: str,
+        checkpoint: Path,
+        split: str,
+        crf: DenseCRF | None,
+        workers: int | None = None,
+    ) -> None:
+        self.out, self.experiment, self.checkpoint = out, experiment, checkpoint
+        self.split, self.crf, self.workers = split, crf, workers
+        self.result: dict[str, Any] | None = None
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the workers and this process's part of the per-photo file."""
+        assert isinstance(pl_module, SegmentationModule)
+        assert pl_module.taxonomy is not None
+        self.out = Path(trainer.strategy.broadcast(str(self.out)))
+        self.data: TrashDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        self.coco = self.data.read(self.split)
+        self.names = {photo.id: photo.file_name for photo in self.coco.photos}
+        self.taxonomy = pl_module.taxonomy
+        shape = self.taxonomy.num_classes, self.taxonomy.background
+        self.scores = {
+            kind: SegmentationScores(*shape)
+            for kind in ("raw", *(["refined"] if self.crf else []))
+        }
+        workers = self.workers
+        if workers is None:
+            # A few photos are done before a worker has started.
+            workers = 0 if len(self.coco.photos) < 8 else default_workers(trainer.world_size)
+        self.pool: WorkerPool[Job, Scored] = WorkerPool(score, workers)
+        self.out.mkdir(parents=True, exist_ok=True)
+        self.part = self.out / f".per_photo.{trainer.global_rank}.part"
+        self.part_file = self.part.open("w")
+        self.crf_seconds: list[float] = []
+        self.forward_seconds: list[float] = []
+
+    def on_test_batch_start(self, *_: Any) -> None:
+        """Start the clock of one photo's forward pass."""
+        _synchronize()
+        self.started = time.perf_counter()
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, torch.Tensor],
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Hand one photo to the workers, and take in what they have finished."""
+        _synchronize()
+        self.forward_seconds.append(time.perf_counter() - self.started)
+        image_id = int(batch["image_id"])
+        if image_id == -1:  # padding of the last round: another process counts this photo
+            return
+        name = self.names[image_id]
+        job = Job(
+            Photo(batch["image"][0].permute(1, 2, 0).cpu().numpy(), outputs[0].cpu().numpy()),
+            batch["mask"][0].to(torch.uint8).cpu().numpy(),
+            image_id,
+            name,
+            self.crf,
+            self.out / "labels",
+            png_name(name),
+        )
+        self._take(self.pool.submit(job))
+
+    def _take(self, results: Iterable[Scored]) -> None:
+        for scored in results:
+            record: dict[str, Any] = {"image_id": scored.image_id, "file_name": scored.file_name}
+            for kind, counts in (("raw", scored.raw), ("refined", scored.refined)):
+                if counts is not None:
+                    self.scores[kind].update(counts)
+                    record[kind] = counts.to_json()
+            if scored.crf_seconds is not None:
+                self.crf_seconds.append(scored.crf_seconds)
+                record["crf_seconds"] = round(scored.crf_seconds, 4)
+            self.part_file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Sum over processes and write."""
+        self._take(self.pool.drain())
+        self.pool.close()
+        self.part_file.close()
+        assert isinstance(pl_module, SegmentationModule)
+        # Computing sums over processes, on the device that the process group can reach.
+        results = {
+            kind: scores.to(pl_module.device).compute() for kind, scores in self.scores.items()
+        }
+        trainer.strategy.barrier()
+        if trainer.is_global_zero:
+            self._merge_parts(trainer.world_size)
+            self.result = self._document(pl_module, results)
+            write_json(self.out / "evaluation.json", self.result)
+        trainer.strategy.barrier()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Leave no process and no part file behind."""
+        if hasattr(self, "pool"):
+            self.pool.close()
+            self.part_file.close()
+            self.part.unlink(missing_ok=True)
+
+    def _merge_parts(self, world_size: int) -> None:
+        """One file in the order of the annotation file, whatever the number of processes."""
+        parts = [self.out / f".per_photo.{rank}.part" for rank in range(world_size)]
+        place = {photo.id: index for index, photo in enumerate(self.coco.photos)}
+        lines: list[tuple[int, int, int]] = []  # place, part, offset: the lines stay on disk
+        for number, part in enumerate(parts):
+            with part.open() as file:
+                while True:
+                    offset = file.tell()
+                    line = file.readline()
+                    if not line:
+                        break
+                    lines.append((place[json.loads(line)["image_id"]], number, offset))
+        target = self.out / "per_photo.jsonl.gz"
+        temporary = target.with_name(f".{target.name}.tmp")
+        files = [part.open() for part in parts]
+        with temporary.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as merged:
+            for _, number, offset in sorted(lines):
+                files[number].seek(offset)
+                merged.write(files[number].readline().encode())
+        for file, part in zip(files, parts, strict=True):
+            file.close()
+            part.unlink()
+        temporary.replace(target)
+
+    def _document(self, module: SegmentationModule, results: dict[str, Any]) -> dict[str, Any]:
+        sha256 = self.coco.sha256
+        return {
+            "schema": SCHEMA,
+            "experiment": self.experiment,
+            "checkpoint": str(self.checkpoint),
+            "split": self.split,
+            "notes": notes(sha256, module.trained_on, self.crf),
+            "annotations": {
+                "path": str(self.coco.path),
+                "sha256": sha256,
+                "photos": len(self.coco.photos),
+            },
+            "classes": list(self.taxonomy.classes),
+            "colors": [list(color) for color in self.taxonomy.colors],
+            "background": self.taxonomy.background,
+            "raw": results["raw"],
+            "refined": results.get("refined"),
+            "crf": None
+            if self.crf is None
+            else {
+                "parameters": asdict(self.crf),
+                "backend": self.crf.backend_used,
+                "seconds_per_photo": _median(self.crf_seconds),
+            },
+            "cost": {
+                "parameters": sum(p.numel() for p in module.network.parameters()),
+                "multiply_adds_512": multiply_adds(module),
+                "seconds_per_training_step": None,
+                "seconds_per_photo_forward": _median(self.forward_seconds),
+                "peak_memory_mb": peak_memory_mb(),
+                **_training_cost(self.out),
+            },
+            "per_photo": "per_photo.jsonl.gz",
+            "labels": "labels",
+            "versions": {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
+            "seed": run_seed(),
+            "git": git_state(),
+        }
+
+
+def notes(sha256: str, trained_on: dict[str, str], crf: DenseCRF | None) -> list[str]:
+    """What these photos did for the checkpoint or the CRF before they scored them."""
+    roles = {"train": "trained the network", "val": "chose the checkpoint"}
+    found = [
+        f"the same photos {role}, so new ones may score lower"
+        for split, role in roles.items()
+        if trained_on.get(split) == sha256
+    ]
+    if crf is not None and crf.tuned_on == sha256:
+        found.append("the same photos tuned the CRF, so new ones may gain less from it")
+    return found
+
+
+def png_name(file_name: str) -> str:
+    """A label PNG's name: the photo's, folders and all, without its ending."""
+    return str(Path(file_name).with_suffix(".png"))
+
+
+def multiply_adds(module: SegmentationModule, side: int = 512) -> int | None:
+    """Multiply-adds of the network for one photo of side x side pixels, counted on no data."""
+    size = module.network.valid_size(side, side)  # type: ignore[operator]
+    was_training = module.network.training
+    try:
+        network: nn.Module = module.network.eval()
+        counter = FlopCounterMode(display=False)
+        meta = {name: value.to("meta") for name, value in network.state_dict().items()}
+        with torch.no_grad(), counter:
+            torch.func.functional_call(network, meta, (torch.zeros(1, 3, *size, device="meta"),))
+    finally:
+        module.network.train(was_training)
+    return counter.get_total_flops() // 2
+
+
+def peak_memory_mb() -> float:
+    """Most memory this process held so far: on the GPU where there is one, else resident."""
+    if torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+
+
+def git_state() -> dict[str, Any] | None:
+    """Commit and whether the working tree differs from it; None outside a repository."""
+
+    def git(*words: str) -> str:
+        here = Path(__file__).parent
+        return subprocess.run(
+            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    if shutil.which("git") is None:
+        return None
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
+        }
+    except (subprocess.SubprocessError, OSError):
+        return None
+
+
+def _training_cost(run: Path) -> dict[str, float]:
+    path = run / "cost.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def _median(seconds: list[float]) -> float | None:
+    return round(float(np.median(seconds)), 4) if seconds else None
+
+
+def _synchronize() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class StepTimer(Callback):
+    """Seconds per training step, for `cost` in evaluation.json: median without the first steps."""
+
+    def __init__(self, out: Path, warmup: int = 3, keep: int = 500) -> None:
+        self.out, self.warmup, self.keep = out, warmup, keep
+        self.seconds: list[float] = []
+        self.started: float | None = None
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A step is timed from the end of the one before it: loading counts, validation not."""
+        self.started = None
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        """Take one step's time."""
+        now = time.perf_counter()
+        if self.started is not None and trainer.global_step > self.warmup:
+            self.seconds = [*self.seconds[-self.keep :], now - self.started]
+        self.started = now
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the figure in the run folder."""
+        if trainer.is_global_zero and self.seconds:
+            cost = {
+                "seconds_per_training_step": round(statistics.median(self.seconds), 4),
+                "peak_memory_mb_training": peak_memory_mb(),
+            }
+            write_atomically(self.out / "cost.json", json.dumps(cost).encode())

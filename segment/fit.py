@@ -1,0 +1,46 @@
+"""Train one experiment, then score its best checkpoint raw and refined.
+
+python -m segment.fit --config experiments/deeplab_crf.yaml
+python -m segment.fit --resume runs/deeplab_crf/2026-01-31_12-00-00
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import jsonargparse
+
+from segment.cli import SegmentCLI, user_errors
+from segment.evaluate import evaluate
+from segment.runs import checkpoint_of
+
+
+def _arguments(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--resume", type=str | None, help="Folder of a run to go on with, from its last epoch."
+    )
+
+
+def fit(args: Sequence[str]) -> None:
+    """Run the verb with its command line."""
+    cli = SegmentCLI(args, "fit", _arguments)
+    resume = None if cli.config.resume is None else Path(cli.config.resume)
+    run = cli.start_run(resume)
+    last = run / "checkpoints" / "last.ckpt"
+    start = last if resume is not None and last.is_file() else None
+    if cli.trainer.is_global_zero:
+        print(f"{'Resuming' if resume else 'Writing to'} {run}", flush=True)
+        if resume is not None and start is None:
+            print("No epoch was finished, so training starts over, with the same seed.")
+    cli.trainer.fit(
+        cli.model,
+        datamodule=cli.datamodule,
+        ckpt_path=None if start is None else str(start),
+        weights_only=True,
+    )
+    run = Path(cli.trainer.strategy.broadcast(str(run)))
+    evaluate(cli, run, checkpoint_of(run, "best"), "val", out=run)
+
+
+if __name__ == "__main__":
+    user_errors(lambda: fit(sys.argv[1:]))

@@ -1,0 +1,6 @@
+"""LightningModules, one per architecture: what its paper says about training."""
+
+from segment.modules.base import SegmentationModule
+from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
+
+__all__ = ["DeepLabV1Module", "DeepLabV2Module", "SegmentationModule"]

@@ -1,0 +1,307 @@
+"""SegmentationModule: everything the papers share about training and evaluating a network."""
+
+from collections.abc import Iterable
+from typing import Any, Literal, Protocol, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from segment.architectures.pretrained import load_weights
+from segment.data.taxonomy import IGNORE, Taxonomy
+from segment.data.transforms import evaluation_image
+from segment.metrics import SegmentationScores
+from segment.seeds import mix_seed, run_seed
+
+Batch = dict[str, Tensor]
+
+
+class Network(Protocol):
+    """What `SegmentationModule` needs of a network besides being an `nn.Module`."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def valid_size(self, height: int, width: int) -> tuple[int, int]:
+        """The smallest size, at least the one given, that the network takes."""
+
+    def backbone_parameters(self) -> Iterable[nn.Parameter]:
+        """Those that start from pretrained weights."""
+
+    def head_parameters(self) -> Iterable[nn.Parameter]:
+        """Those that start anew."""
+
+
+class SegmentationModule(LightningModule):
+    """Wraps one network: normalization, padding, loss, schedule, scores, checkpoints.
+
+    A subclass calls `save_hyperparameters()`, builds its network from numbers and names, and
+    hands it to `wrap`. What its paper says about training goes into its default arguments.
+
+    Args:
+        num_classes: Number of classes C, background included.
+        lr: Learning rate of the backbone at the first step.
+        optimizer: `sgd` with momentum as in the papers, or `adam`, `adamw`.
+        momentum: Momentum of `sgd`.
+        weight_decay: L2 penalty; biases of the head have none, as in DeepLab.
+        schedule: `poly` lowers the rate as (1 - step / steps) ** power; `constant` keeps it.
+        power: Exponent of `poly`.
+        warmup_steps: Steps over which the rate first rises linearly from 0.
+        head_lr_factor: Rate of the head's weights over the backbone's; its biases have twice that.
+        freeze_batch_norm: Keep the backbone's BN statistics and affine maps as they are.
+        class_weights: One weight per class for the cross-entropy (`segment.prepare stats`
+            prints them); null weighs all alike.
+        weights: Checkpoint of the same architecture to start from; its score layers start anew
+            where the number of classes differs.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        lr: float = 1e-3,
+        optimizer: Literal["sgd", "adam", "adamw"] = "sgd",
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        schedule: Literal["poly", "constant"] = "poly",
+        power: float = 0.9,
+        warmup_steps: int = 0,
+        head_lr_factor: float = 10.0,
+        freeze_batch_norm: bool = False,
+        class_weights: list[float] | None = None,
+        weights: str | None = None,
+    ) -> None:
+        super().__init__()
+        if num_classes < 2:
+            raise ValueError(f"model.num_classes is {num_classes}; give at least 2.")
+        if class_weights is not None and len(class_weights) != num_classes:
+            raise ValueError(
+                f"model.class_weights has {len(class_weights)} numbers for {num_classes} classes; "
+                f"give one per class, background included."
+            )
+        if lr <= 0:
+            raise ValueError(f"model.lr is {lr}; give a learning rate above 0.")
+        self.num_classes = num_classes
+        self.lr, self.optimizer_name, self.momentum = lr, optimizer, momentum
+        self.weight_decay, self.head_lr_factor = weight_decay, head_lr_factor
+        self.schedule, self.power, self.warmup_steps = schedule, power, warmup_steps
+        self.freeze_batch_norm = freeze_batch_norm
+        self._weights = weights
+        self.taxonomy: Taxonomy | None = None
+        self.short_side: int | None = None
+        self.trained_on: dict[str, str] = {}  # sha256 of the annotation files, by split
+        self.register_buffer(
+            "class_weights",
+            None if class_weights is None else torch.tensor(class_weights),
+            persistent=False,
+        )
+        self.val_scores: SegmentationScores
+
+    def wrap(self, network: nn.Module) -> None:
+        """Take the network, its normalization and, where asked for, its starting weights."""
+        self.network = network
+        described = cast(Network, network)
+        for name in ("mean", "std"):
+            values = torch.tensor(getattr(described, name)).view(3, 1, 1) * 255
+            self.register_buffer(name, values, persistent=False)
+        if self._weights is not None:
+            from segment.modules.loading import read_weights  # it needs this class
+
+            anew = load_weights(network, read_weights(self._weights, type(network).__name__))
+            if anew:
+                rank_zero_info(f"{self._weights}: other classes, so {', '.join(anew)} start anew.")
+        if self.freeze_batch_norm:
+            for parameter in self._frozen():
+                parameter.requires_grad_(False)
+
+    # ---- pixels to scores
+
+    def pad(self, image: Tensor) -> Tensor:
+        """Normalize uint8 (N, 3, H, W) and pad it with zeros, bottom and right, to a valid size."""
+        height, width = image.shape[-2:]
+        valid = cast(Network, self.network).valid_size(height, width)
+        normal = (image - self.mean) / self.std
+        return F.pad(normal, (0, valid[1] - width, 0, valid[0] - height))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Score every pixel.
+
+        Args:
+            image: Photos, uint8 RGB (N, 3, H, W), of any size.
+
+        Returns:
+            Logits, float (N, C, H, W).
+        """
+        height, width = image.shape[-2:]
+        return self.network(self.pad(image))[..., :height, :width]
+
+    def probabilities(self, image: Tensor) -> Tensor:
+        """What evaluation and prediction start from.
+
+        Args:
+            image: Photos at their own size, uint8 RGB (N, 3, H, W).
+
+        Returns:
+            Probabilities, float32 (N, C, h, w), at `short_side` or the photo's own size.
+        """
+        logits = self(evaluation_image(image, self.short_side))
+        # In place: for a 12-megapixel photo with 60 classes this is the largest tensor of all.
+        logits = logits.float().sub_(logits.amax(1, keepdim=True)).exp_()
+        return logits.div_(logits.sum(1, keepdim=True))
+
+    # ---- training
+
+    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+        """The training loss of a batch; a paper with another one overrides this."""
+        return self.cross_entropy(self(image), mask)
+
+    def cross_entropy(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Mean cross-entropy over labelled pixels; 0 where a batch has none.
+
+        Args:
+            logits: Float (N, C, H, W).
+            mask: int64 (N, H, W), 255 where unlabelled.
+        """
+        weight = cast(Tensor | None, self.class_weights)
+        total = F.cross_entropy(
+            logits.float(), mask, weight=weight, ignore_index=IGNORE, reduction="sum"
+        )
+        labelled = mask != IGNORE
+        # PyTorch's own mean is NaN for a crop without any label, and NaN ends a training.
+        count = labelled.sum() if weight is None else weight[mask[labelled]].sum()
+        return total / count.clamp(min=torch.finfo(torch.float32).tiny)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed dropout from (seed, epoch, step, rank): a resumed run then draws the same."""
+        torch.manual_seed(mix_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One step of the optimizer; logs `train/loss`."""
+        loss = self.loss(batch["image"], batch["mask"])
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["mask"]))
+        return loss
+
+    def train(self, mode: bool = True) -> "SegmentationModule":
+        """As in torch, but frozen batch normalization stays in evaluation mode."""
+        super().train(mode)
+        if mode and self.freeze_batch_norm:
+            self._frozen()
+        return self
+
+    def _frozen(self) -> list[nn.Parameter]:
+        """Put the backbone's BN layers into evaluation mode; their parameters."""
+        own = {id(p) for p in cast(Network, self.network).backbone_parameters()}
+        frozen = []
+        for layer in self.network.modules():
+            if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+                parameters = list(layer.parameters())
+                if all(id(parameter) in own for parameter in parameters):
+                    layer.eval()
+                    frozen += parameters
+        return frozen
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """The optimizer with per-layer rates, and the schedule, stepped after every step."""
+        groups = self.parameter_groups()
+        make = {
+            "sgd": lambda: torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum),
+            "adam": lambda: torch.optim.Adam(groups, lr=self.lr),
+            "adamw": lambda: torch.optim.AdamW(groups, lr=self.lr),
+        }
+        optimizer = make[self.optimizer_name]()
+        steps = int(self.trainer.estimated_stepping_batches)
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+            if self.schedule == "constant":
+                return warm
+            return warm * max(0.0, 1 - step / max(1, steps)) ** self.power
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Backbone at `lr`; head weights at 10x; head biases at 20x without decay (DeepLab)."""
+        network = cast(Network, self.network)
+        decay, head = self.weight_decay, list(network.head_parameters())
+        rates: list[tuple[str, list[nn.Parameter], float, float]] = [
+            ("backbone", list(network.backbone_parameters()), 1.0, decay),
+            ("head", [p for p in head if p.ndim > 1], self.head_lr_factor, decay),
+            ("head_bias", [p for p in head if p.ndim <= 1], 2 * self.head_lr_factor, 0.0),
+        ]
+        return [
+            {"params": params, "lr": self.lr * rate, "weight_decay": weight_decay, "name": name}
+            for name, params, rate, weight_decay in rates
+            if params
+        ]
+
+    # ---- validation during training: raw scores only, on the device
+
+    def setup(self, stage: str) -> None:
+        """Learn from the data what a checkpoint must know to be used without them."""
+        data = getattr(self.trainer, "datamodule", None)
+        if data is None:
+            return
+        taxonomy = data.taxonomy
+        if taxonomy.num_classes != self.num_classes:
+            raise ValueError(
+                f"model.init_args.num_classes is {self.num_classes}, but the taxonomy "
+                f"{taxonomy.name} has {taxonomy.num_classes} classes "
+                f"({', '.join(taxonomy.classes)}); make them equal."
+            )
+        self.taxonomy, self.short_side = taxonomy, data.short_side
+        if stage == "fit":
+            self.trained_on = {split: data.read(split).sha256 for split in ("train", "val")}
+            self.val_scores = SegmentationScores(self.num_classes, taxonomy.background)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Count one photo at the size of its annotation."""
+        self.val_scores.to(self.device)
+        probabilities = self.probabilities(batch["image"])
+        mask = batch["mask"]
+        # An exact multiple is not needed: labels are taken where the annotation has pixels.
+        if probabilities.shape[-2:] != mask.shape[-2:]:
+            probabilities = F.interpolate(probabilities, mask.shape[-2:], mode="bilinear")
+        self.val_scores.update_confusion(probabilities.argmax(1), mask)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log `val/miou`, which chooses the checkpoint, and the IoU of every class."""
+        scores = self.val_scores.compute()
+        self.val_scores.reset()
+        assert self.taxonomy is not None
+        overall = {
+            f"val/{key}": scores[key] for key in ("miou", "miou_foreground", "pixel_accuracy")
+        }
+        by_class = {
+            f"val/iou/{name}": value
+            for name, value in zip(self.taxonomy.classes, scores["iou"], strict=True)
+        }
+        known = {key: value for key, value in {**overall, **by_class}.items() if value is not None}
+        # The scores are summed over processes already; sync_dist only keeps Lightning quiet.
+        known["val/miou"] = scores["miou"] or 0.0
+        for key, value in known.items():
+            self.log(key, value, prog_bar=key == "val/miou", sync_dist=True)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Probabilities of one photo; `segment.evaluate` scores them raw and refined."""
+        return self.probabilities(batch["image"])
+
+    # ---- checkpoints
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what a reader of the file alone must know."""
+        checkpoint["segment"] = {
+            "class_name": type(self).__name__,
+            "taxonomy": None if self.taxonomy is None else self.taxonomy.to_dict(),
+            "short_side": self.short_side,
+            "trained_on": self.trained_on,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore what `on_save_checkpoint` stored."""
+        stored = checkpoint["segment"]
+        if stored["taxonomy"] is not None:
+            self.taxonomy = Taxonomy.from_dict(stored["taxonomy"])
+        self.short_side, self.trained_on = stored["short_side"], stored["trained_on"]

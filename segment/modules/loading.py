@@ -1,0 +1,85 @@
+"""Checkpoints from disk: a whole module, or weights to start another training from."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import segment.modules
+from segment.modules.base import SegmentationModule
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A file of tensors and plain values; nothing in it is executed.
+
+    Raises:
+        ValueError: The file is missing, broken, or holds more than that.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ValueError(f"{path}: no such checkpoint; give the path of a .ckpt file.") from error
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError, KeyError ...
+        raise ValueError(
+            f"{path}: not a checkpoint that can be read safely "
+            f"({str(error).splitlines()[0][:120]}); give a file that `segment.fit` wrote."
+        ) from error
+    if not isinstance(content, dict):
+        raise ValueError(
+            f"{path}: holds a {type(content).__name__}, not a checkpoint; give a file that "
+            f"`segment.fit` wrote."
+        )
+    return content
+
+
+def load_checkpoint(path: str | Path) -> SegmentationModule:
+    """The module that a run saved, with its weights; needs neither its YAML nor its data.
+
+    Raises:
+        ValueError: The file is not such a checkpoint, or of a module this version does not have.
+    """
+    checkpoint = read_checkpoint(path)
+    name = checkpoint.get("segment", {}).get("class_name")
+    if name is None:
+        raise ValueError(f"{path}: not a checkpoint of this framework; give one of `segment.fit`.")
+    kind = getattr(segment.modules, name, None)
+    if name not in segment.modules.__all__ or kind is None:
+        raise ValueError(
+            f"{path}: was saved by {name}, which segment.modules does not have; "
+            f"it has {', '.join(segment.modules.__all__)}."
+        )
+    settings = dict(checkpoint["hyper_parameters"])
+    # The checkpoint's own weights replace what these would fetch.
+    settings.update({key: False for key in ("pretrained",) if key in settings}, weights=None)
+    module: SegmentationModule = kind(**settings)
+    module.load_state_dict(checkpoint["state_dict"])
+    module.on_load_checkpoint(checkpoint)
+    return module.eval()
+
+
+def read_weights(path: str | Path, architecture: str) -> dict[str, Tensor]:
+    """The network's weights from a run's checkpoint, or from a plain state dict.
+
+    Args:
+        path: The file.
+        architecture: Name of the network class that will take them.
+
+    Raises:
+        ValueError: The file cannot be read, or is a checkpoint of another architecture.
+    """
+    content = read_checkpoint(path)
+    if "state_dict" not in content:
+        return content
+    saved = content.get("segment", {}).get("class_name", architecture + "Module")
+    if saved != architecture + "Module":
+        raise ValueError(
+            f"{path}: is a checkpoint of {saved.removesuffix('Module')}, not of {architecture}; "
+            f"give one of the same architecture."
+        )
+    prefix = "network."
+    return {
+        key.removeprefix(prefix): value
+        for key, value in content["state_dict"].items()
+        if key.startswith(prefix)
+    }

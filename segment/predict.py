@@ -1,0 +1,264 @@
+"""Photos -> label PNGs, overlays, a COCO results json and the area of every class.
+
+python -m segment.predict --run RUN photo.jpg holiday/ --out predictions
+python -m segment.predict --run RUN photo.jpg --out predictions --crf null --save_probabilities true
+
+Writes to --out:
+    labels/NAME.png      train ids, 8-bit grey
+    overlays/NAME.jpg    the photo with the labels' colours
+    results.json         COCO results: one RLE per photo and class present, score = mean probability
+    areas.csv            per photo and class: pixels and share of the photo
+    heat_maps/NAME.CLASS.png, probabilities/NAME.npz     on request
+"""
+
+import csv
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import jsonargparse
+import numpy as np
+import torch
+import yaml
+from pycocotools import mask as rle
+from tqdm import tqdm
+
+from segment.cli import SegmentParser, user_errors
+from segment.crf import DenseCRF
+from segment.data.photos import read_photo
+from segment.data.taxonomy import Taxonomy
+from segment.modules.loading import load_checkpoint
+from segment.runs import checkpoint_of, config_of, write_json
+from segment.scoring import Labels, Photo, WorkerPool, default_workers, labels_of, refine, write_labels
+
+
+# Endings of photos inside a folder; a photo named by itself may have any.
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo with the network's answer, and what to make of it."""
+
+    photo: Photo
+    name: str  # of the photo below its folder
+    out: Path
+    crf: DenseCRF | None
+    taxonomy: Taxonomy
+    heat_maps: bool
+    save_probabilities: bool
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the lists of all photos need of one."""
+
+    name: str
+    size: tuple[int, int]
+    areas: dict[int, int]  # pixels by train id
+    rles: dict[int, str]
+    scores: dict[int, float]
+
+
+def write_prediction(job: Job) -> Predicted:
+    """Refine one photo and write its files."""
+    height, width = job.photo.image.shape[:2]
+    probabilities = job.photo.probabilities
+    if job.crf is not None:
+        probabilities, _ = refine(job.photo, job.crf)
+    labels = labels_of(probabilities, (height, width))
+    write_labels(job.out / "labels" / f"{job.name}.png", labels.ids)
+    colors = np.array(job.taxonomy.colors, np.uint8)
+    _write(job.out / "overlays" / f"{job.name}.jpg", overlay(job.photo.image, labels.ids, colors))
+    if job.heat_maps:
+        for name, values in zip(job.taxonomy.classes, probabilities, strict=True):
+            heat = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+            heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
+            _write(job.out / "heat_maps" / f"{job.name}.{name}.png", heat[..., ::-1])
+    if job.save_probabilities:
+        path = job.out / "probabilities" / f"{job.name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            path,
+            probabilities=job.photo.probabilities.astype(np.float16),  # before the CRF
+            classes=np.array(job.taxonomy.classes),
+            size=np.array([height, width]),
+        )
+    return _summary(job, labels)
+
+
+def _summary(job: Job, labels: Labels) -> Predicted:
+    counts = np.bincount(labels.ids.ravel(), minlength=job.taxonomy.num_classes)
+    present = [int(index) for index in np.flatnonzero(counts)]
+    objects = [index for index in present if index != job.taxonomy.background]
+    rles, scores = {}, {}
+    for index in objects:
+        region = labels.ids == index
+        rles[index] = rle.encode(np.asfortranarray(region.astype(np.uint8)))["counts"].decode()
+        scores[index] = round(float(labels.confidence[region].mean()), 4)
+    areas = {index: int(counts[index]) for index in present}
+    height, width = labels.ids.shape
+    return Predicted(job.name, (height, width), areas, rles, scores)
+
+
+def overlay(image: np.ndarray, ids: np.ndarray, colors: np.ndarray, opacity: float = 0.55) -> Any:
+    """The photo with the labels' colours over it.
+
+    Args:
+        image: uint8 RGB (H, W, 3).
+        ids: Train ids (H, W); 255 stays clear.
+        colors: uint8 (C, 3). Black, the usual colour of the background, stays clear too.
+        opacity: Share of the colour, 0 to 1.
+    """
+    table = np.zeros((256, 3), np.uint8)
+    table[: len(colors)] = colors
+    tint = table[ids]
+    mixed = cv2.addWeighted(image, 1 - opacity, tint, opacity, 0)
+    return np.where(tint.any(-1, keepdims=True), mixed, image)
+
+
+def _write(path: Path, image: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1])):
+        raise ValueError(f"{path}: cannot be written; is the disk full or the folder protected?")
+
+
+def find_photos(sources: Iterable[str]) -> dict[str, Path]:
+    """Photos by a name that is unique in the output; folders are searched through.
+
+    Raises:
+        ValueError: A source does not exist, nothing is found, or two photos share a name.
+    """
+    found: dict[str, Path] = {}
+    for source in map(Path, sources):
+        if not source.exists():
+            raise ValueError(f"{source}: no such photo or folder.")
+        inside = source.is_dir()
+        paths = sorted(path for path in source.rglob("*") if path.is_file()) if inside else [source]
+        for path in paths:
+            if inside and path.suffix.lower() not in ENDINGS:
+                continue
+            name = str(path.relative_to(source) if inside else Path(path.name))
+            if name in found and found[name] != path:
+                raise ValueError(
+                    f"{path} and {found[name]} would be written to the same name {name}; "
+                    f"predict them into different folders."
+                )
+            found[name] = path
+    if not found:
+        raise ValueError(f"no photos ({', '.join(sorted(ENDINGS))}) in {', '.join(sources)}.")
+    return found
+
+
+def _arguments() -> jsonargparse.ArgumentParser:
+    parser = SegmentParser(prog="python -m segment.predict", description=__doc__)
+    parser.add_argument("photos", type=str, nargs="+", help="Photos, or folders of photos.")
+    parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
+    parser.add_argument("--out", type=str, required=True, help="Folder to write to.")
+    parser.add_argument(
+        "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
+    )
+    parser.add_argument(
+        "--crf", type=DenseCRF | None, sub_configs=True, help="Null: off. Default: the run's own."
+    )
+    parser.add_argument("--heat_maps", type=bool, default=False, help="One picture per class.")
+    parser.add_argument(
+        "--save_probabilities", type=bool, default=False, help="Before the CRF, float16 npz."
+    )
+    parser.add_argument("--device", type=str | None, help="cpu, cuda, mps; null: the fastest.")
+    parser.add_argument("--workers", type=int | None, help="Processes for the CRF; null: some.")
+    return parser
+
+
+def predict(args: Sequence[str]) -> None:
+    """Run the verb with its command line."""
+    parser = _arguments()
+    run = _run_of(args)
+    if run is not None:  # the run's own CRF is the default
+        parser.set_defaults(crf=yaml.safe_load(config_of(run).read_text()).get("crf"))
+    config = parser.parse_args(list(args))
+    crf: DenseCRF | None = parser.instantiate(config).crf
+    out = Path(config.out)
+    photos = find_photos(config.photos)
+    module = load_checkpoint(checkpoint_of(Path(config.run), config.checkpoint))
+    device = torch.device(config.device or _fastest())
+    module.to(device)
+    if module.taxonomy is None:
+        raise ValueError(f"{config.run}: the checkpoint names no classes; train with `fit`.")
+    taxonomy = module.taxonomy
+    workers = config.workers
+    if workers is None:
+        workers = 0 if len(photos) < 4 else default_workers()
+
+    def jobs() -> Iterator[Job]:
+        for name, path in tqdm(photos.items(), unit="photo", disable=None):
+            image = read_photo(path)
+            tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+            with torch.inference_mode():
+                probabilities = module.probabilities(tensor)[0].cpu().numpy()
+            yield Job(
+                Photo(image, probabilities),
+                name,
+                out,
+                crf,
+                taxonomy,
+                config.heat_maps,
+                config.save_probabilities,
+            )
+
+    pool: WorkerPool[Job, Predicted] = WorkerPool(write_prediction, workers)
+    done: list[Predicted] = []
+    try:
+        for job in jobs():
+            done += pool.submit(job)
+        done += pool.drain()
+    finally:
+        pool.close()
+        if done:  # also what Ctrl-C left
+            _write_lists(out, done, taxonomy)
+    print(f"{len(done)} photos written to {out}")
+
+
+def _run_of(args: Sequence[str]) -> Path | None:
+    for place, word in enumerate(args):
+        if word == "--run" and place + 1 < len(args):
+            return Path(args[place + 1])
+        if word.startswith("--run="):
+            return Path(word.removeprefix("--run="))
+    return None
+
+
+def _fastest() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def _write_lists(out: Path, done: list[Predicted], taxonomy: Taxonomy) -> None:
+    results = [
+        {
+            "image_id": number,
+            "file_name": photo.name,
+            "category_id": index,
+            "category": taxonomy.classes[index],
+            "segmentation": {"size": list(photo.size), "counts": counts},
+            "score": photo.scores[index],
+        }
+        for number, photo in enumerate(done)
+        for index, counts in photo.rles.items()
+    ]
+    write_json(out / "results.json", results)
+    with (out / "areas.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["photo", "class", "pixels", "share"])
+        for photo in done:
+            for index, pixels in photo.areas.items():
+                share = pixels / (photo.size[0] * photo.size[1])
+                table.writerow([photo.name, taxonomy.classes[index], pixels, f"{share:.6f}"])
+
+
+if __name__ == "__main__":
+    user_errors(lambda: predict(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""The run folder: where a run lives, what is in it, and writing to it without half files.
+
+    runs/<experiment>/<time>/
+        config.yaml              everything, resolved: enough to run it again
+        checkpoints/best.ckpt    highest validation mIoU
+        checkpoints/last.ckpt    the end of the last finished epoch: `--resume` starts there
+        checkpoints/interrupted.ckpt   where Ctrl-C or an error stopped it
+        evaluation.json, per_photo.jsonl.gz, labels/     the scores of best.ckpt
+        wandb/                   the W&B run
+"""
+
+import json
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.utilities.types import _PATH
+
+
+def new_run(experiment: str, root: str | Path) -> Path:
+    """Make the folder of a new run, `<root>/<experiment>/<time>`, unique also within a second."""
+    stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    for attempt in range(1000):
+        path = Path(root) / experiment / (stamp if attempt == 0 else f"{stamp}_{attempt}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError(f"a thousand runs of {experiment} started in one second")
+
+
+def checkpoint_of(run: Path, name: str = "best") -> Path:
+    """A run's checkpoint: `best`, `last` or `interrupted`, or the path of any other.
+
+    Raises:
+        ValueError: The run has no such checkpoint.
+    """
+    own = run / "checkpoints" / f"{name}.ckpt"
+    if own.is_file():
+        return own
+    if Path(name).is_file():
+        return Path(name)
+    found = sorted(path.stem for path in (run / "checkpoints").glob("*.ckpt"))
+    raise ValueError(
+        f"{run}: no checkpoint {name!r}; "
+        + (f"choose one of {', '.join(found)}." if found else "the run has not written one yet.")
+    )
+
+
+def config_of(run: Path) -> Path:
+    """A run's resolved configuration.
+
+    Raises:
+        ValueError: The folder is not that of a run.
+    """
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise ValueError(
+            f"{run} is not the folder of a run: it has no config.yaml; "
+            f"give one such as runs/deeplab_crf/2026-01-31_12-00-00."
+        )
+    return path
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write beside the target, flush to disk, rename: readers see the old file or the new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """`content` as readable JSON, atomically; NaN is refused, since JSON has none."""
+    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or absent, whatever kills the process while one is written.
+
+    Lightning writes to the temporary folder and moves: across file systems that is a copy, and
+    a kill during it leaves a broken file in place of the good one.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: _PATH, storage_options: Any | None = None
+    ) -> None:
+        """Write beside `path`, flush to disk, rename."""
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        try:
+            with temporary.open("wb") as file:
+                torch.save(checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+class SaveInterrupted(Callback):
+    """Leaves `interrupted.ckpt` where Ctrl-C or an error stops a training."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save, unless this process cannot (another one died) or has nothing to save."""
+        # Saving is collective under some strategies; after an error in one process it would hang.
+        alone = trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt)
+        if trainer.training and trainer.global_step > 0 and alone:
+            path = self.folder / "interrupted.ckpt"
+            trainer.save_checkpoint(path)
+            rank_zero_info(
+                f"Stopped in epoch {trainer.current_epoch}; its weights are in {path}. "
+                f"`python -m segment.fit --resume {self.folder.parent}` goes on from the end of "
+                f"the last whole epoch."
+            )

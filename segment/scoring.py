@@ -1,0 +1,216 @@
+"""One photo's probabilities -> labels, refined labels, counts, label PNGs.
+
+Pure functions of one photo, run by worker processes while the network goes on with the next:
+the CRF and the distance maps of the boundary scores take longer than the network itself, and
+pydensecrf holds Python's lock.
+"""
+
+import multiprocessing
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from segment.crf import DenseCRF
+from segment.metrics import PhotoCounts, count_photo
+
+STRIP_ROWS = 256  # rows of the photo whose probabilities exist at full size at one time
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A photo with the network's answer.
+
+    Args:
+        image: uint8 RGB (H, W, 3) at the photo's own size.
+        probabilities: float32 (C, h, w), at the size the network saw, h <= H or not.
+    """
+
+    image: NDArray[np.uint8]
+    probabilities: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Train ids uint8 (H, W) and the probability of each, float32 (H, W)."""
+
+    ids: NDArray[np.uint8]
+    confidence: NDArray[np.float32]
+
+
+def labels_of(probabilities: NDArray[np.float32], size: tuple[int, int]) -> Labels:
+    """The most probable class per pixel of the photo.
+
+    Probabilities (C, h, w) are upsampled bilinearly in strips, so that a 12-megapixel photo with
+    60 classes never exists as (C, H, W), which would be 2.9 GB.
+    """
+    height, width = size
+    source = torch.from_numpy(np.ascontiguousarray(probabilities))
+    ids = np.empty(size, np.uint8)
+    confidence = np.empty(size, np.float32)
+    rows = source.shape[1]
+    # Half-pixel coordinates, as F.interpolate(align_corners=False) has them.
+    centres = ((torch.arange(height) + 0.5) * rows / height - 0.5).clamp(0, rows - 1)
+    above = centres.floor().long()
+    below = (above + 1).clamp(max=rows - 1)
+    part = (centres - above)[:, None]
+    for start in range(0, height, STRIP_ROWS):
+        strip = slice(start, min(start + STRIP_ROWS, height))
+        if rows == height:
+            band = source[:, strip]
+        else:
+            band = torch.lerp(source[:, above[strip]], source[:, below[strip]], part[strip])
+        if source.shape[2] != width:
+            band = F.interpolate(band[None], (band.shape[1], width), mode="bilinear")[0]
+        best, index = band.max(0)
+        ids[strip], confidence[strip] = index.numpy(), best.numpy()
+    return Labels(ids, confidence)
+
+
+def refine(photo: Photo, crf: DenseCRF) -> tuple[NDArray[np.float32], float]:
+    """The CRF's probabilities at its working size, and its seconds.
+
+    The photo itself guides at up to `crf.max_side`, however small the network saw it: that is
+    where the sharper edges come from.
+    """
+    height, width = photo.image.shape[:2]
+    size = crf.working_size(height, width)
+    image = photo.image
+    if size != (height, width):
+        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+    maps = torch.from_numpy(np.ascontiguousarray(photo.probabilities))
+    if maps.shape[1:] != size:
+        maps = F.interpolate(maps[None], size, mode="bilinear")[0]
+        maps /= maps.sum(0)
+    start = time.perf_counter()
+    refined = crf.at_working_size(height, width)(image, maps)
+    return refined.numpy(), time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class Job:
+    """A photo to score.
+
+    Args:
+        photo: The photo and its probabilities.
+        truth: uint8 (H, W), 255 where unlabelled.
+        image_id: Its id in the annotation file.
+        file_name: Its name there.
+        crf: The refinement; None scores the raw labels alone.
+        labels: Folder for `raw/` and `refined/` label PNGs.
+        png: Name of those PNGs.
+    """
+
+    photo: Photo
+    truth: NDArray[np.uint8]
+    image_id: int
+    file_name: str
+    crf: DenseCRF | None
+    labels: Path
+    png: str
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a job found out: counts raw and refined, and how long the CRF took."""
+
+    image_id: int
+    file_name: str
+    raw: PhotoCounts
+    refined: PhotoCounts | None
+    crf_seconds: float | None
+
+
+def score(job: Job) -> Scored:
+    """Count one photo raw and refined, and write its label PNGs."""
+    size = job.truth.shape[0], job.truth.shape[1]
+    classes = len(job.photo.probabilities)
+    raw = _count(job, job.photo.probabilities, size, classes, "raw")
+    if job.crf is None:
+        return Scored(job.image_id, job.file_name, raw, None, None)
+    refined, seconds = refine(job.photo, job.crf)
+    counts = _count(job, refined, size, classes, "refined")
+    return Scored(job.image_id, job.file_name, raw, counts, seconds)
+
+
+def _count(
+    job: Job, probabilities: NDArray[np.float32], size: tuple[int, int], classes: int, kind: str
+) -> PhotoCounts:
+    labels = labels_of(probabilities, size)
+    write_labels(job.labels / kind / job.png, labels.ids)
+    return count_photo(job.truth, labels.ids, labels.confidence, classes)
+
+
+def write_labels(path: Path, ids: NDArray[np.uint8]) -> None:
+    """Train ids as a grey 8-bit PNG.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    done, data = cv2.imencode(".png", ids)
+    assert done
+    try:
+        path.write_bytes(data.tobytes())
+    except OSError as error:
+        raise ValueError(f"{path}: cannot write the labels ({error.strerror}).") from error
+
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+
+class WorkerPool(Generic[Task, Result]):
+    """Runs a function of one photo in worker processes, in order, with a bounded backlog.
+
+    Args:
+        function: Importable by name, of one task.
+        workers: Number of processes; 0 runs in this one.
+    """
+
+    def __init__(self, function: Callable[[Task], Result], workers: int) -> None:
+        self.function, self.workers = function, workers
+        self.pending: deque[Future[Result]] = deque()
+        # A fresh process, not a fork: a fork would inherit locks held by torch's threads.
+        context = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(workers, context, _one_thread) if workers else None
+
+    def submit(self, task: Task) -> Iterator[Result]:
+        """Hand in a task; yields the results that are due, oldest first."""
+        if self.pool is None:
+            yield self.function(task)
+            return
+        self.pending.append(self.pool.submit(self.function, task))
+        while len(self.pending) > 2 * self.workers:
+            yield self.pending.popleft().result()
+
+    def drain(self) -> Iterator[Result]:
+        """Yield what is still under way."""
+        while self.pending:
+            yield self.pending.popleft().result()
+
+    def close(self) -> None:
+        """End the processes, also with tasks under way."""
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def default_workers(processes: int = 1) -> int:
+    """Half of this machine's share of cores: the network needs the rest."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, (available or 1) // (2 * processes))

@@ -1,0 +1,1 @@
+"""What every test shares: no network, no W&B questions, the same threads."""

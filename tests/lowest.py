@@ -1,0 +1,13 @@
+"""Prints setup.cfg's floors as exact versions, for `make test-lowest`."""
+
+import configparser
+import re
+from pathlib import Path
+
+config = configparser.ConfigParser()
+config.read(Path(__file__).parents[1] / "setup.cfg")
+needs = config["options"]["install_requires"] + config["options.extras_require"]["dev"]
+for line in needs.splitlines():
+    found = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\w.]+)", line.strip())
+    if found:
+        print(f"{found[1]}=={found[2]}")
