@@ -1,1 +1,87 @@
-"""What every test shares: no network, no W&B questions, the same threads."""
+"""What every test shares: no network, no questions from W&B, a small real COCO set, one thread."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: tests share few cores
+
+import pytest
+import torch
+
+from segment.data.sample import make_sample
+
+Verb = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A COCO set of 9 training and 5 validation photos of 64x64 pixels."""
+    root = tmp_path_factory.mktemp("sample") / "set"
+    make_sample(root, train=9, val=5, size=64, seed=3)
+    return root
+
+
+@pytest.fixture(scope="session")
+def experiment(sample: Path) -> Path:
+    """A tiny experiment on it, as a user's YAML; random weights, a real network."""
+    path = sample.parent / "tiny.yaml"
+    path.write_text(f"""
+seed_everything: 1
+model:
+  class_path: segment.modules.DeepLabV2Module
+  init_args:
+    num_classes: 11
+    backbone: tf_efficientnet_lite0
+    output_stride: 16
+    aspp: small
+    pretrained: false
+    freeze_batch_norm: false
+    optimizer: adamw
+data:
+  root: {sample}
+  taxonomy: trash10
+  crop_size: 65
+  batch_size: 3
+  workers: 0
+crf: {{iterations: 2}}
+trainer: {{max_epochs: 1, accelerator: cpu, enable_progress_bar: false}}
+""")
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_verb() -> Verb:
+    """`python -m segment.<verb> ...` in a process of its own, one thread."""
+
+    def run(verb: str, *args: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", f"segment.{verb}", *map(str, args)],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(experiment: Path, run_verb: Verb, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of the tiny experiment, trained and scored once for all tests."""
+    root = tmp_path_factory.mktemp("runs")
+    done = run_verb("fit", "--config", experiment, "--trainer.default_root_dir", root)
+    assert done.returncode == 0, done.stderr
+    (run,) = (root / "tiny").iterdir()
+    (run / "stdout.txt").write_text(done.stdout)
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _same_threads() -> None:
+    torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Networks, one file per paper: plain nn.Module, in need of torch, torchvision and timm alone."""
+"""Networks as their papers describe them: plain `nn.Module`s on torch, torchvision and timm."""
 
 from segment.architectures.deeplab_v1 import DeepLabV1
 from segment.architectures.deeplab_v2 import DeepLabV2

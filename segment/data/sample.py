@@ -6,9 +6,9 @@ among leaves and stones that are not rubbish.
 """
 
 import json
-import os
 import secrets
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from segment.data.sample_drawing import DRAWN, KINDS, draw_photo
 
+_STALE = 86_400  # seconds after which what a killed run left is deleted by the next
 _VERSION = 1  # raise it whenever the same seed gives other pictures
 
 
@@ -53,14 +54,17 @@ def make_sample(
         print(f"{root} already holds this sample set; kept as it is.")
         return
     root.parent.mkdir(parents=True, exist_ok=True)
+    for stale in root.parent.glob(f".{root.name}.partial-*"):
+        if time.time() - stale.stat().st_mtime > _STALE:
+            shutil.rmtree(stale, ignore_errors=True)
     partial = root.parent / f".{root.name}.partial-{secrets.token_hex(4)}"
     partial.mkdir()
     try:
-        with tqdm(total=train + val, desc=f"drawing {root}", unit="photo", delay=2) as bar:
+        with tqdm(total=train + val, desc=f"drawing {root}", unit="photo", delay=2, disable=None) as bar:
             for split, photos in counts.items():
                 _write_split(partial, split, photos, size, seed, bar)
         try:
-            os.rename(partial, root)  # noqa: PTH104  Path.rename is this call; named for its errors
+            partial.rename(root)
         except OSError:
             # Another process may have been quicker with the same set: then all is well.
             if not _is_there(root, counts, size, seed):

@@ -101,7 +101,9 @@ class SegmentationModule(LightningModule):
 
     def wrap(self, network: nn.Module) -> None:
         """Take the network, its normalization and, where asked for, its starting weights."""
-        self.network = network
+        # Channels last: on CPUs dilated and depthwise convolutions take half the time, and on GPUs
+        # tensor cores want it.
+        self.network = network.to(memory_format=torch.channels_last)
         described = cast(Network, network)
         for name in ("mean", "std"):
             values = torch.tensor(getattr(described, name)).view(3, 1, 1) * 255
@@ -123,7 +125,8 @@ class SegmentationModule(LightningModule):
         height, width = image.shape[-2:]
         valid = cast(Network, self.network).valid_size(height, width)
         normal = (image - self.mean) / self.std
-        return F.pad(normal, (0, valid[1] - width, 0, valid[0] - height))
+        padded = F.pad(normal, (0, valid[1] - width, 0, valid[0] - height))
+        return padded.contiguous(memory_format=torch.channels_last)
 
     def forward(self, image: Tensor) -> Tensor:
         """Score every pixel.

@@ -9,9 +9,11 @@ Differs from the papers: the loss is a mean over labelled positions, not a sum, 
 fits any crop and batch size; v1 may use the poly schedule, which v2 found better.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from segment.architectures import DeepLabV1, DeepLabV2
 from segment.data.taxonomy import IGNORE
@@ -19,35 +21,55 @@ from segment.modules.base import SegmentationModule
 
 
 class _DeepLab(SegmentationModule):
-    """The loss of v1 and v2, on the network's own coarse grid."""
+    """The loss of v1 and v2, on the network's own coarse grid or at full size."""
 
     network: DeepLabV1 | DeepLabV2
+    loss_size: Literal["coarse", "full"] = "coarse"
 
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
         """Sum of the cross-entropies of every score map (one, or one per scale and their max).
 
-        The label is taken at the pixels the grid sits on: every 8th from 0, since cell o of
-        these networks is at pixel 8 * o.
+        `coarse`, as in the papers, takes the label at the pixels that the cells sit on, `[::8]`
+        on a valid size, or nearest to them at other scales; `full` upsamples the scores instead.
         """
         padded = self.pad(image)
         label = mask.new_full((len(mask), *padded.shape[-2:]), IGNORE)
         label[:, : mask.shape[-2], : mask.shape[-1]] = mask
+        corners = self.network.corners
         total = padded.new_zeros(())
         for scores in self.network.score_scales(padded):
-            coarse = label_on_grid(label, scores, self.network.corner_aligned)
-            total = total + self.cross_entropy(scores, coarse)
+            if self.loss_size == "full":
+                scores = F.interpolate(
+                    scores, label.shape[-2:], mode="bilinear", align_corners=corners
+                )
+                total = total + self.cross_entropy(scores, label)
+            else:
+                coarse = label_on_grid(label, scores.shape[-2:], corners)
+                total = total + self.cross_entropy(scores, coarse)
         return total
 
 
-def label_on_grid(label: Tensor, scores: Tensor, corner_aligned: bool) -> Tensor:
-    """The label (N, H, W) at the pixels that the cells of scores (N, C, h, w) sit on."""
-    steps = [
-        (size - corner_aligned) // (cells - corner_aligned) if cells > 1 else size
-        for size, cells in zip(label.shape[-2:], scores.shape[-2:], strict=True)
-    ]
-    # From 0 where corners are aligned; else from the pixel right of the middle of a cell.
-    first = [0 if corner_aligned else step // 2 for step in steps]
-    return label[:, first[0] :: steps[0], first[1] :: steps[1]]
+def label_on_grid(label: Tensor, cells: Sequence[int], corners: bool) -> Tensor:
+    """The label at the pixels nearest to the cells of a coarse map.
+
+    Args:
+        label: int64 (N, H, W).
+        cells: Height and width of the coarse map.
+        corners: Whether the outermost cells sit on the corner pixels, or cells fill the photo.
+
+    Returns:
+        int64 (N, *cells).
+    """
+    rows, columns = (
+        [
+            round(cell * (size - 1) / max(1, count - 1))
+            if corners
+            else int((cell + 0.5) * size / count)
+            for cell in range(count)
+        ]
+        for size, count in zip(label.shape[-2:], cells, strict=True)
+    )
+    return label[:, rows][:, :, columns]
 
 
 class DeepLabV1Module(_DeepLab):
@@ -57,6 +79,7 @@ class DeepLabV1Module(_DeepLab):
         num_classes: Number of classes C, background included.
         variant: `largefov`, the paper's best single network.
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
+        loss_size: Take the loss on the `coarse` grid as in the paper, or at `full` size.
         lr: Learning rate of the backbone.
         training: See `SegmentationModule`.
     """
@@ -66,11 +89,13 @@ class DeepLabV1Module(_DeepLab):
         num_classes: int,
         variant: Literal["largefov"] = "largefov",
         pretrained: bool | str = True,
+        loss_size: Literal["coarse", "full"] = "coarse",
         lr: float = 1e-3,
         **training: Any,
     ) -> None:
         super().__init__(num_classes, lr=lr, **training)
         self.save_hyperparameters()
+        self.loss_size = loss_size
         self.wrap(DeepLabV1(num_classes, variant=variant, pretrained=pretrained))
 
 
@@ -84,6 +109,7 @@ class DeepLabV2Module(_DeepLab):
         output_stride: Pixels per cell of the feature map.
         multi_scale: Run scales 1, 0.75 and 0.5 and take the maximum of their scores.
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
+        loss_size: Take the loss on the `coarse` grid as in the paper, or at `full` size.
         lr: Learning rate of the backbone; the paper has 2.5e-4 for ResNet-101, 1e-3 for VGG16.
         freeze_batch_norm: Keep the backbone's BN as it is, as the paper does with ResNet-101.
         training: See `SegmentationModule`.
@@ -97,12 +123,14 @@ class DeepLabV2Module(_DeepLab):
         output_stride: int = 8,
         multi_scale: bool = False,
         pretrained: bool | str = True,
+        loss_size: Literal["coarse", "full"] = "coarse",
         lr: float = 2.5e-4,
         freeze_batch_norm: bool = True,
         **training: Any,
     ) -> None:
         super().__init__(num_classes, lr=lr, freeze_batch_norm=freeze_batch_norm, **training)
         self.save_hyperparameters()
+        self.loss_size = loss_size
         self.wrap(
             DeepLabV2(
                 num_classes,

@@ -1,0 +1,359 @@
+"""What goes in, what is refused, what comes out."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from segment.crf import PRESETS, DenseCRF, dense
+from segment.crf.guard import check
+
+
+def example(seed: int = 0, classes: int = 3, height: int = 12, width: int = 9):
+    rng = np.random.default_rng(seed)
+    image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    p = rng.dirichlet(np.ones(classes), (height, width)).transpose(2, 0, 1)
+    return image, np.ascontiguousarray(p, dtype=np.float32)
+
+
+def two_tone(edge: int, height: int = 48, width: int = 64):
+    """A photo that changes tone at column `edge`, and the two-class mask of it."""
+    noise = np.random.default_rng(9).integers(0, 8, (height, width, 3))
+    right = np.broadcast_to(np.arange(width) >= edge, (height, width))
+    image = np.where(right[..., None], (190, 170, 60), (60, 90, 120)) + noise
+    return image.astype(np.uint8), torch.from_numpy(right.astype(np.int64))
+
+
+def noisy(edge: int, height: int = 48, width: int = 64) -> np.ndarray:
+    """Uncertain probabilities of two classes that change at column `edge`."""
+    p = np.where(np.arange(width) >= edge, 0.7, 0.3)
+    p = p + np.random.default_rng(8).normal(0, 0.12, (height, width))
+    p = p.clip(0.05, 0.95).astype(np.float32)
+    return np.stack([1 - p, p])
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> None:
+    torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
+
+
+# What it is for
+
+
+def test_pulls_a_boundary_to_the_edge_of_its_own_photo_only() -> None:
+    image, mask = two_tone(32)
+    p = noisy(38)  # 6 columns too far right
+    accuracy = {"before": (torch.from_numpy(p).argmax(0) == mask).float().mean().item()}
+    for name, photo in {"own": image, "mirrored": two_tone(44)[0]}.items():
+        accuracy[name] = (DenseCRF()(photo, p).argmax(0) == mask).float().mean().item()
+    assert accuracy["before"] < 0.9
+    assert accuracy["own"] > 0.99
+    assert accuracy["mirrored"] < 0.9
+
+
+def test_without_weights_or_iterations_nothing_changes() -> None:
+    image, p = example()
+    assert p.min() > 1e-5
+    for backend in ("exact", "pydensecrf"):
+        for crf in (
+            DenseCRF(position_weight=0, bilateral_weight=0, backend=backend),
+            DenseCRF(iterations=0, backend=backend),
+        ):
+            same(crf(image, p), torch.from_numpy(p))
+
+
+def test_clips_as_pydensecrf_does() -> None:
+    p = np.zeros((2, 2, 3), np.float32)
+    p[0] = 1
+    q = DenseCRF(iterations=0, clip=0.01)(np.zeros((2, 3, 3), np.uint8), p)
+    assert q[1].flatten().tolist() == pytest.approx([0.01 / 1.01] * 6)
+
+
+def test_permuting_the_classes_permutes_the_result() -> None:
+    image, p = example(1, classes=5)
+    order = [3, 0, 4, 1, 2]
+    for backend in ("exact", "pydensecrf"):
+        crf = DenseCRF(backend=backend, iterations=3, bilateral_weight=2)
+        same(crf(image, p[order]), crf(image, p)[order])
+
+
+def test_61_classes_sum_to_one() -> None:
+    image, p = example(2, classes=61)
+    q = DenseCRF(iterations=2)(image, p)
+    assert (q.shape, q.dtype) == ((61, 12, 9), torch.float32)
+    same(q.sum(0), torch.ones(12, 9))
+
+
+def test_one_class_is_certain() -> None:
+    q = DenseCRF()(example()[0], np.ones((1, 12, 9), np.float32))
+    assert torch.equal(q, torch.ones(1, 12, 9))
+
+
+# Layouts and types
+
+
+def test_every_layout_and_type_gives_the_same() -> None:
+    image, p = example(3)
+    expected = DenseCRF()(image, p)
+    read_only = image.copy(), p.copy()
+    for array in read_only:
+        array.flags.writeable = False
+    pt = torch.from_numpy(p)
+    pairs = [
+        (np.ascontiguousarray(image.transpose(2, 0, 1)), p),
+        (image.transpose(2, 0, 1), pt.double()),
+        (torch.from_numpy(image), pt),
+        (torch.from_numpy(image).permute(2, 0, 1), pt.requires_grad_()),
+        read_only,
+        (np.asfortranarray(image), np.asfortranarray(p)),
+        (image[::-1].copy()[::-1], p[:, :, ::-1].copy()[:, :, ::-1]),  # negative strides
+        (np.repeat(image, 2, 1)[:, ::2], np.repeat(p, 2, 2)[:, :, ::2].astype(">f4")),
+    ]
+    for photo, probabilities in pairs:
+        q = DenseCRF()(photo, probabilities)
+        assert torch.equal(q, expected)
+        assert not q.requires_grad
+
+
+@pytest.mark.parametrize(("dtype", "off"), [(torch.float16, 2e-3), (torch.bfloat16, 2e-2)])
+def test_accepts_what_half_precision_rounds(dtype, off) -> None:
+    torch.manual_seed(0)
+    p = torch.randn(61, 12, 9).mul(2).softmax(0)
+    crf = DenseCRF(iterations=1, position_weight=1, bilateral_weight=1)
+    q = crf(example()[0], p.to(dtype))
+    assert q.dtype == torch.float32
+    assert (q - crf(example()[0], p)).abs().max() < off
+    with pytest.raises(ValueError, match=r"sum to 1.*float32 rounds"):
+        crf(example()[0], p * 1.002)
+
+
+def test_leaves_its_inputs_alone() -> None:
+    image, p = example(4)
+    p[:, 0, 0] = [1, 0, 0]  # would be clipped
+    before = image.copy(), p.copy()
+    DenseCRF(max_side=6)(image, p)
+    DenseCRF()(torch.from_numpy(image), torch.from_numpy(p))
+    assert (image == before[0]).all()
+    assert (p == before[1]).all()
+
+
+def test_a_batch_is_its_photos_one_by_one() -> None:
+    pairs = [example(seed) for seed in (5, 6)]
+    images, maps = (torch.from_numpy(np.stack(arrays)) for arrays in zip(*pairs, strict=True))
+    expected = torch.stack([DenseCRF()(*pair) for pair in pairs])
+    assert torch.equal(DenseCRF()(images, maps), expected)
+    assert torch.equal(DenseCRF()(images.permute(0, 3, 1, 2), maps), expected)
+
+
+def test_the_probabilities_say_which_axis_is_the_channels() -> None:
+    image = np.arange(45, dtype=np.uint8).reshape(3, 5, 3)
+    assert (check(image, np.full((2, 3, 5), 0.5))[0][0] == image).all()
+    assert (check(image, np.full((2, 5, 3), 0.5))[0][0] == image.transpose(1, 2, 0)).all()
+    cube = image[:, :3]
+    assert (check(cube, np.full((2, 3, 3), 0.5))[0][0] == cube).all()
+
+
+# What is refused
+
+IMAGE, P = example(7)
+
+
+def spoiled(value: float) -> np.ndarray:
+    p = P.copy()
+    p[0, 1, 2] = value
+    return p
+
+
+@pytest.mark.parametrize(
+    ("image", "probabilities", "message"),
+    [
+        (IMAGE / np.float32(255), P, r"photo is float32, as after normalization; pass the uint8"),
+        (torch.from_numpy(IMAGE).half(), P, r"photo is float16, as after normalization"),
+        (IMAGE.astype(np.int64), P, r"photo is int64; pass it as uint8"),
+        (IMAGE > 9, P, r"photo is bool; pass it as uint8"),
+        (IMAGE.tolist(), P, r"takes the photo as a numpy array or a tensor, got list"),
+        (IMAGE[..., 0], P, r"3 channels and shape \(H, W, 3\) .* got \(12, 9\); convert a grey"),
+        (IMAGE[..., [0, 1, 2, 2]], P, r"3 channels, first or last, got shape \(12, 9, 4\)"),
+        (IMAGE[None], P, r"got \(1, 12, 9, 3\).*batch axis or neither"),
+        (IMAGE, P[None], r"shape \(N, H, W, 3\) or \(N, 3, H, W\), got \(12, 9, 3\)"),
+        (IMAGE[None], np.stack([P, P]), r"1 photos but 2 probability maps"),
+        (IMAGE.transpose(1, 0, 2), P, r"swapped: the photo is 9x12 .* 12x9; transpose"),
+        (IMAGE.transpose(2, 1, 0), P, r"swapped: the photo is 9x12"),
+        (IMAGE[:-1], P, r"photo is 11x9 .* probabilities 12x9; resize"),
+        (IMAGE, spoiled(np.nan), r"NaN or infinity"),
+        (IMAGE, spoiled(np.inf), r"NaN or infinity"),
+        (IMAGE, spoiled(-np.inf), r"NaN or infinity"),
+        (IMAGE, spoiled(-0.5), r"down to -0.5, so they look like logits; apply softmax"),
+        (IMAGE, P * 7, r"sum to 1, but one is off by 6.*apply softmax"),
+        (IMAGE, P * 1.01, r"sum to 1, but one is off by 0.01"),
+        (IMAGE, np.log(P), r"look like logits; apply softmax"),
+        (IMAGE, P.argmax(0), r"as floats, got int64; apply softmax to the logits"),
+        (IMAGE, P[0], r"\(C, H, W\) or \(N, C, H, W\), none of them 0, got \(12, 9\)"),
+        (IMAGE[:0], P[:, :0], r"none of them 0, got \(3, 0, 9\)"),
+        (IMAGE, P[:0], r"none of them 0, got \(0, 12, 9\)"),
+    ],
+)
+def test_refuses(image, probabilities, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        DenseCRF()(image, probabilities)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "remedy"),
+    [
+        ("iterations", -1, "0 or more"),
+        ("iterations", 2.5, "whole number"),
+        ("iterations", True, "whole number"),
+        ("position_width_px", 0.0, "above 0"),
+        ("bilateral_width_px", float("nan"), "finite"),
+        ("bilateral_width_levels", -13.0, "above 0"),
+        ("position_weight", -3.0, "0 or more"),
+        ("bilateral_weight", float("inf"), "finite"),
+        ("normalization", "sym", "one of symmetric, after, before, none"),
+        ("backend", "gpu", "one of auto, exact, pydensecrf"),
+        ("clip", 0.0, "in"),
+        ("max_side", 0, "1 or more, or null"),
+        ("compatibility", [[0.0, 1.0], [2.0, 0.0]], "symmetric"),
+        ("compatibility", [[0.0, 1.0]], "C x C"),
+        ("compatibility", [[0.0, float("nan")], [float("nan"), 0.0]], "finite"),
+    ],
+)
+def test_refuses_a_setting(field, value, remedy) -> None:
+    with pytest.raises(ValueError, match=rf"crf: {field} is .*; make it .*{remedy}"):
+        DenseCRF(**{field: value})
+
+
+def test_refuses_settings_that_do_not_fit_the_classes() -> None:
+    with pytest.raises(ValueError, match=r"compatibility is for 2 classes .* have 3"):
+        DenseCRF(compatibility=[[0, 1], [1, 0]])(IMAGE, P)
+    with pytest.raises(ValueError, match=r"clip is 0.4, .* 3 classes; make it far below 0.333"):
+        DenseCRF(clip=0.4)(IMAGE, P)
+    with pytest.raises(ValueError, match=r"overflowed with position_weight 1e\+38"):
+        DenseCRF(position_weight=1e38, bilateral_weight=3e38, normalization="none")(IMAGE, P)
+
+
+# Large photos
+
+
+def test_working_size_keeps_the_ratio_and_the_bound() -> None:
+    crf = DenseCRF()
+    assert crf.working_size(3000, 4000) == (960, 1280)
+    assert crf.working_size(4000, 3000) == (1280, 960)
+    assert crf.working_size(1280, 7) == (1280, 7)
+    assert crf.working_size(2, 100_000) == (1, 1280)
+    assert DenseCRF(max_side=None).working_size(3000, 4000) == (3000, 4000)
+
+
+def test_runs_at_the_working_size_with_widths_scaled_along(monkeypatch) -> None:
+    seen = []
+
+    def mean_field(photo, unary, crf):
+        seen.append((photo.shape, unary.shape, crf.position_width_px, crf.bilateral_width_px))
+        return np.exp(-unary)
+
+    monkeypatch.setattr(dense.pydensecrf, "mean_field", mean_field)
+    q = DenseCRF(max_side=16)(two_tone(32)[0], noisy(32))
+    assert seen == [((12, 16, 3), (2, 12, 16), 0.75, 20.0)]  # a quarter of 3 and 80
+    assert q.shape == (2, 48, 64)
+    same(q.sum(0), torch.ones(48, 64))
+
+
+def test_scaled_follows_a_resized_photo_in_pixels_only() -> None:
+    crf = DenseCRF(iterations=4).scaled(0.5)
+    assert crf == DenseCRF(iterations=4, position_width_px=1.5, bilateral_width_px=40.0)
+
+
+def test_says_which_backend_auto_is() -> None:
+    assert DenseCRF().backend_used == "pydensecrf"
+    assert DenseCRF(backend="exact").backend_used == "exact"
+
+
+def test_reduced_result_is_close_to_the_full_one() -> None:
+    image, _ = two_tone(32)
+    p = noisy(38)
+    full = DenseCRF(bilateral_width_px=30)(image, p)
+    reduced = DenseCRF(bilateral_width_px=30, max_side=32)(image, p)
+    assert (full.argmax(0) == reduced.argmax(0)).float().mean() > 0.97
+    assert (full - reduced).abs().mean() < 0.03
+    assert (full - torch.from_numpy(p)).abs().mean() > 0.2  # so being close says something
+
+
+def test_callers_can_stay_at_the_working_size() -> None:
+    image, _ = two_tone(32)
+    p = torch.from_numpy(noisy(38))
+    crf = DenseCRF(max_side=32)
+    size = crf.working_size(48, 64)
+    photo = torch.from_numpy(image).permute(2, 0, 1)[None].float()
+    photo = F.interpolate(photo, size, mode="area").round().byte()[0]
+    small = crf.at_working_size(48, 64)(photo, F.interpolate(p[None], size, mode="area")[0])
+    assert small.shape == (2, 24, 32)
+    same(F.interpolate(small[None], (48, 64), mode="bilinear")[0], crf(image, p))
+
+
+# Published parameters
+
+TABLE = {  # bilateral weight, px, levels; position weight, px
+    "deeplab_v1": (5, 50, 10, 3, 3),
+    "deeplab_v1_msc": (3, 95, 3, 3, 3),
+    "deeplab_v1_largefov": (4, 121, 5, 3, 3),
+    "deeplab_v1_msc_largefov": (4, 83, 5, 3, 3),
+    "deeplab_v1_coco": (5, 67, 3, 3, 3),
+    "deeplab_v1_coco_largefov": (5, 69, 5, 3, 3),
+    "deeplab_v1_msc_coco_largefov": (4, 59, 5, 3, 3),
+    "deeplab_v2": (4, 49, 5, 3, 3),
+    "deeplab_v2_vgg16": (4, 65, 3, 2, 2),
+    "deeplab_v2_resnet101": (4, 67, 3, 3, 1),
+    "edeconvnet": (5, 20, 3, 3, 3),
+    "pydensecrf": (10, 80, 13, 3, 3),
+}
+
+
+def test_presets_are_the_published_table() -> None:
+    assert set(PRESETS) == set(TABLE)
+    for name, row in TABLE.items():
+        crf = DenseCRF.preset(name)
+        assert row == (
+            crf.bilateral_weight,
+            crf.bilateral_width_px,
+            crf.bilateral_width_levels,
+            crf.position_weight,
+            crf.position_width_px,
+        )
+        assert crf.iterations == 10
+        assert crf.normalization == ("symmetric" if name == "pydensecrf" else "after")
+
+
+def test_a_preset_takes_changes_and_names_its_choices() -> None:
+    assert DenseCRF.preset("edeconvnet", iterations=5).iterations == 5
+    assert DenseCRF.preset("edeconvnet", iterations=5).bilateral_width_px == 20
+    with pytest.raises(ValueError, match=r"called 'deeplab'; choose from deeplab_v1, .*pydensecrf"):
+        DenseCRF.preset("deeplab")
+
+
+# Many photos
+
+
+def test_map_gives_the_same_in_two_processes_in_order_and_reads_no_further_than_needed() -> None:
+    crf = DenseCRF(iterations=2)
+    pairs = [example(seed, height=60 if seed == 0 else 12) for seed in range(7)]  # first is slowest
+    read = []
+
+    def photos():
+        for n, pair in enumerate(pairs):
+            read.append(n)
+            yield pair
+
+    inline = list(crf.map(pairs, workers=0))
+    results = crf.map(photos(), workers=2)
+    first = next(results)
+    assert len(read) == 4
+    parallel = [first, *results]
+    assert len(parallel) == len(inline) == 7
+    assert all(torch.equal(a, b) for a, b in zip(parallel, inline, strict=True))
+
+
+def test_map_inline_reads_one_at_a_time_and_refuses_negative_workers() -> None:
+    source = iter([example(0), example(1)])
+    assert next(DenseCRF(iterations=1).map(source, workers=0)).shape == (3, 12, 9)
+    assert len(list(source)) == 1
+    with pytest.raises(ValueError, match=r"workers is -1; make it a whole number, 0 or more"):
+        DenseCRF().map([], workers=-1)

@@ -1,0 +1,138 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from segment.data.check import check, report, write_json
+from segment.data.duplicates import find_twins, take_print
+from segment.data.sample_drawing import draw_photo
+
+GARBAGE6 = Path(__file__).parents[3] / "shared/data/garbage6"
+
+
+def scene(number: int) -> np.ndarray:
+    return draw_photo(np.random.default_rng([9, number]), 192, number)[0]
+
+
+def write(root: Path, name: str, photos: dict[str, np.ndarray], quality: int = 92) -> Path:
+    images = []
+    for number, (file_name, pixels) in enumerate(photos.items(), 1):
+        Image.fromarray(pixels).save(root / file_name, quality=quality)
+        height, width = pixels.shape[:2]
+        images.append({"id": number, "file_name": file_name, "height": height, "width": width})
+    square = [[10, 10, 60, 10, 60, 60, 10, 60]]
+    content = {
+        "images": images,
+        "categories": [{"id": 1, "name": "Paper"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": square}],
+    }
+    (root / name).write_text(json.dumps(content))
+    return root / name
+
+
+def brighter(pixels: np.ndarray) -> np.ndarray:
+    return np.clip(pixels * 1.25 + 8, 0, 255).astype(np.uint8)
+
+
+def cropped(pixels: np.ndarray) -> np.ndarray:
+    edge = round(0.03 * len(pixels))
+    return np.ascontiguousarray(pixels[edge:-edge, edge:-edge])
+
+
+def test_unrelated_photos_are_clean(tmp_path) -> None:
+    path = write(tmp_path, "a.json", {f"{n}.png": scene(n) for n in range(12)})
+    assert check([path], tmp_path) == []
+    assert report([path], []).endswith("a.json: clean.")
+
+
+def test_finds_planted_copies_within_and_across_files(tmp_path) -> None:
+    scenes = [scene(number) for number in range(8)]
+    a = write(tmp_path, "a.json", {f"a{n}.png": s for n, s in enumerate(scenes)})
+    copies = {
+        "same.png": scenes[0],
+        "encoded.jpg": scenes[1],
+        "bright.png": brighter(scenes[2]),
+        "cropped.png": cropped(scenes[3]),
+        "all.jpg": brighter(cropped(scenes[4])),
+        "mirrored.png": np.ascontiguousarray(scenes[5][:, ::-1]),
+        "other.png": scene(20),
+    }
+    b = write(tmp_path, "b.json", copies, quality=45)
+    defects = check([a, b], tmp_path)
+    assert not any(defect.fatal for defect in defects)
+    pairs = {
+        (f"a{n}.png", copy)
+        for n, copy in enumerate(list(copies)[:6])
+        for defect in defects
+        if f"'a{n}.png'" in defect.message and f"'{copy}'" in defect.message
+    }
+    assert len(pairs) == len(defects) == 6
+    assert [defect.kind for defect in defects].count("same-photo") == 1
+    assert all("of b.json: it stands in two splits; remove one." in d.message for d in defects)
+    turned = [defect.message for defect in defects if "turned or mirrored" in defect.message]
+    assert len(turned) == 1
+    assert "mirrored.png" in turned[0]
+    within = check([write(tmp_path, "c.json", {"x.png": scenes[6], "y.png": scenes[6]})], tmp_path)
+    assert [defect.kind for defect in within] == ["same-photo"]
+    assert "two splits" not in within[0].message
+
+
+def test_finds_copies_in_any_order_and_beyond_one_block() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (150, 8, 8, 3), dtype=np.uint8)
+    photos = [np.asarray(Image.fromarray(p).resize((80, 80))) for p in noise]
+    photos[140] = photos[3]
+    twins = list(find_twins([take_print(photo) for photo in photos]))
+    assert [(t.first, t.second, t.exact) for t in twins] == [(3, 140, True)]
+
+
+def test_photos_of_nothing_are_no_near_copies() -> None:
+    grey = [np.full((64, 64, 3), level, np.uint8) for level in (100, 101)]
+    assert list(find_twins([take_print(photo) for photo in grey])) == []
+    assert list(find_twins([])) == []
+
+
+def test_reports_all_defects_of_all_files_grouped(tmp_path) -> None:
+    a = write(tmp_path, "a.json", {"a.png": scene(0), "gone.png": scene(1)})
+    b = write(tmp_path, "b.json", {"cut.png": scene(2)})
+    (tmp_path / "gone.png").unlink()
+    data = (tmp_path / "cut.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    content = json.loads(a.read_text())
+    content["annotations"] += [
+        {"id": 2, "image_id": 1, "category_id": 7, "segmentation": [[0, 0, 9, 0, 9, 9]]},
+        {"id": 3, "image_id": 1, "category_id": 1, "segmentation": []},
+    ]
+    a.write_text(json.dumps(content))
+    defects = check([a, b], tmp_path)
+    assert sorted(d.kind for d in defects if d.fatal) == ["annotation", "outline", "photo", "photo"]
+    text = report([a, b], defects)
+    assert "photo: 2 (fatal)" in text
+    assert "gone.png: no such photo" in text
+    assert "cut.png: cannot be decoded" in text
+    assert f"{a}, {b}: 4 fatal defects, 0 to look at." in text
+    write_json(tmp_path / "out.json", [a, b], defects)
+    assert len(json.loads((tmp_path / "out.json").read_text())["defects"]) == 4
+    # Headers alone do not show that the rest is missing.
+    assert [d.kind for d in check([b], tmp_path, decode=False)] == []
+
+
+def test_long_lists_are_cut_in_the_report_only(tmp_path) -> None:
+    path = write(tmp_path, "a.json", {f"{n}.png": scene(0) for n in range(6)})
+    defects = check([path], tmp_path)
+    assert len(defects) == 15
+    assert "... and 5 more" in report([path], defects)
+
+
+@pytest.mark.skipif(not GARBAGE6.exists(), reason="needs the garbage6 photos")
+def test_finds_the_pair_that_garbage6_holds_in_both_splits() -> None:
+    files = [GARBAGE6 / "train.json", GARBAGE6 / "val.json"]
+    messages = [d.message for d in check(files, GARBAGE6) if d.kind.endswith("-photo")]
+    across = [message for message in messages if "two splits" in message]
+    assert len(across) == 1
+    assert "cardboard_955_" in across[0]
+    assert "cardboard_2077_" in across[0]
+    # Looked at: both pairs within train are copies as well.
+    assert len(messages) == 3

@@ -1,0 +1,118 @@
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from segment.data.datamodule import PhotoSampler, TrashDataModule
+from segment.data.taxonomy import Taxonomy
+
+
+def draws(world: int, **settings: object) -> list[list]:
+    return [
+        list(PhotoSampler(10, 5, rank=rank, world_size=world, **settings))  # type: ignore[arg-type]
+        for rank in range(world)
+    ]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4, 10, 16])
+def test_evaluation_counts_every_photo_once(world: int) -> None:
+    shares = draws(world, shuffle=False)
+    assert len({len(share) for share in shares}) == 1  # collectives wait for all processes
+    counted = [draw.index for share in shares for draw in share if draw.counted]
+    assert sorted(counted) == list(range(10))
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_training_misses_no_photo(world: int) -> None:
+    shares = draws(world, shuffle=True)
+    assert {draw.index for share in shares for draw in share} == set(range(10))
+    seeds = [draw.seed for share in shares for draw in share]
+    assert len(set(seeds)) == len(seeds)
+
+
+def test_every_epoch_and_seed_has_its_own_order_and_draws() -> None:
+    def order(seed: int, epoch: int) -> tuple:
+        sampler = PhotoSampler(50, seed, shuffle=True)
+        sampler.set_epoch(epoch)
+        return tuple(sampler)
+
+    assert order(0, 3) == order(0, 3)
+    assert len({order(0, 0), order(0, 1), order(1, 0)}) == 3
+
+
+def batches(sample: Path, workers: int) -> list[dict[str, torch.Tensor]]:
+    data = TrashDataModule(
+        str(sample), taxonomy="trash10", crop_size=48, batch_size=3, workers=workers, seed=4
+    )
+    loader = data.train_dataloader()
+    loader.sampler.set_epoch(2)  # type: ignore[attr-defined]
+    return list(loader)
+
+
+def test_batches_do_not_depend_on_the_number_of_workers(sample: Path) -> None:
+    torch.manual_seed(0)
+    inline = batches(sample, 0)
+    torch.manual_seed(1)
+    parallel = batches(sample, 2)
+    assert len(inline) == len(parallel) == 3
+    for one, other in zip(inline, parallel, strict=True):
+        assert one.keys() == {"image", "mask", "image_id"}
+        assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+def test_a_batch_is_what_the_conventions_say(sample: Path) -> None:
+    batch = batches(sample, 0)[0]
+    assert type(batch["image"]) is torch.Tensor
+    assert (batch["image"].dtype, batch["image"].shape) == (torch.uint8, (3, 3, 48, 48))
+    assert (batch["mask"].dtype, batch["mask"].shape) == (torch.int64, (3, 48, 48))
+    assert set(batch["mask"].unique().tolist()) <= {*range(11), 255}
+
+
+def test_one_taxonomy_for_all_splits(sample: Path) -> None:
+    data = TrashDataModule(str(sample), workers=0)
+    data.setup("fit")
+    assert data.taxonomy == data.read("val").taxonomy
+    own = json.loads((sample / "train.json").read_text())["categories"]
+    names = tuple(category["name"] for category in sorted(own, key=lambda c: c["id"]))
+    assert data.taxonomy.classes == ("Background", *names)
+
+
+def test_says_which_classes_no_training_photo_shows(
+    sample: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(sample, tmp_path / "set")
+    train = tmp_path / "set" / "train.json"
+    coco = json.loads(train.read_text())
+    battery = next(c["id"] for c in coco["categories"] if c["name"] == "Battery")
+    coco["annotations"] = [a for a in coco["annotations"] if a["category_id"] != battery]
+    train.write_text(json.dumps(coco))
+    with caplog.at_level(logging.WARNING):
+        TrashDataModule(str(tmp_path / "set"), taxonomy="trash10").setup("fit")
+    assert "no training photo shows" in caplog.text
+    assert "Battery" in caplog.text
+    assert "Glass," not in caplog.text or "Glass" in Taxonomy.load("trash10").classes
+
+
+def test_a_split_without_a_file_says_how_to_name_one(sample: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.test names no annotation file; .*--data\.test"):
+        TrashDataModule(str(sample)).read("test")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"crop_size": 0}, r"data\.crop_size is 0"),
+        ({"scale": (1.5, 0.5)}, r"data\.scale is \(1\.5, 0\.5\)"),
+        ({"flip": 1.5}, r"data\.flip is 1\.5"),
+        ({"colour_jitter": -1}, r"data\.colour_jitter is -1"),
+        ({"batch_size": 0}, r"data\.batch_size is 0"),
+        ({"workers": -1}, r"data\.workers is -1"),
+        ({"short_side": 0}, r"data\.short_side is 0"),
+    ],
+)
+def test_impossible_settings(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TrashDataModule("nowhere", **settings)

@@ -1,0 +1,129 @@
+"""What a user reads who made a mistake: a few lines, with what is allowed, and no traceback."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import yaml
+
+from segment.cli import SegmentCLI, user_errors
+from segment.crf import DenseCRF
+from segment.fit import _arguments, fit
+
+
+def parse(*args: object) -> SegmentCLI:
+    return SegmentCLI([str(arg) for arg in args], "fit", _arguments)
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[[Sequence[object]], str]:
+    def of(args: Sequence[object]) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            user_errors(lambda: fit([str(arg) for arg in args]))
+        assert stopped.value.code == 2
+        err = capsys.readouterr().err
+        said = err[err.rindex("error: ") :]
+        assert "Traceback" not in said
+        assert len(said.splitlines()) <= 3, said
+        return said
+
+    return of
+
+
+def test_builds_what_the_yaml_says(experiment: Path) -> None:
+    cli = parse("--config", experiment)
+    assert type(cli.model).__name__ == "DeepLabV2Module"
+    assert cli.crf == DenseCRF(iterations=2)
+    assert cli.config.experiment == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        (["--crf", "null"], None),
+        (["--crf.iterations", "5"], DenseCRF(iterations=5)),
+        (["--crf.max_side", "200"], DenseCRF(iterations=2, max_side=200)),
+    ],
+)
+def test_the_command_line_overrides_the_crf(
+    experiment: Path, override: list[str], expected: DenseCRF | None
+) -> None:
+    assert parse("--config", experiment, *override).crf == expected
+
+
+def test_a_file_of_crf_settings(experiment: Path, tmp_path: Path) -> None:
+    (tmp_path / "crf.yaml").write_text("{iterations: 4, bilateral_weight: 2.5}\n")
+    cli = parse("--config", experiment, "--crf", tmp_path / "crf.yaml")
+    assert cli.crf == DenseCRF(iterations=4, bilateral_weight=2.5)
+
+
+def changed(experiment: Path, folder: Path, **keys: object) -> Path:
+    content = yaml.safe_load(experiment.read_text())
+    for path, value in keys.items():
+        *parents, last = path.split("__")
+        place = content
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    copy = folder / "changed.yaml"
+    copy.write_text(yaml.safe_dump(content))
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("keys", "words"),
+    [
+        ({"data__crop_sise": 3}, ["data.crop_sise", "crop_size"]),
+        ({"crf__itrations": 3}, ["itrations", "iterations"]),
+        ({"model__init_args__bakbone": "x"}, ["bakbone", "backbone"]),
+        ({"trainer__max_epoch": 3}, ["max_epoch", "max_epochs"]),
+        ({"modle": 3}, ["modle", "model"]),
+        ({"model__init_args__aspp": "medium"}, ["aspp", "medium", "small", "large"]),
+        ({"crf__normalization": "none at all"}, ["normalization", "symmetric", "after"]),
+        ({"data__batch_size": "many"}, ["data.batch_size", "many", "int"]),
+        ({"crf__iterations": -1}, ["iterations", "-1"]),
+        ({"model__class_path": "segment.modules.UNot"}, ["UNot", "DeepLabV2Module"]),
+        ({"model__init_args__num_classes": 5}, ["num_classes is 5", "11", "Battery"]),
+        ({"model__init_args__backbone": "vit_small_patch16_224"}, ["vit_small", "ResNet"]),
+        ({"data__taxonomy": "trash12"}, ["trash12", "trash10"]),
+        ({"data__root": "nowhere/at/all"}, ["nowhere/at/all"]),
+    ],
+)
+def test_a_mistake_in_the_yaml(
+    keys: dict, words: list[str], experiment: Path, tmp_path: Path, complaint: Callable
+) -> None:
+    config = changed(experiment, tmp_path, **keys)
+    said = complaint(["--config", config, "--trainer.default_root_dir", tmp_path / "runs"])
+    for word in words:
+        assert word in said
+
+
+def test_a_missing_file_names_those_there_are(
+    experiment: Path, complaint: Callable
+) -> None:
+    said = complaint(["--config", experiment.parent / "tyni.yaml"])
+    assert "tyni.yaml: no such configuration file" in said
+    assert "tiny.yaml" in said
+
+
+def test_no_experiment(complaint: Callable) -> None:
+    assert "--config experiments/smoke.yaml" in complaint([])
+
+
+def test_a_yaml_cannot_import_what_it_likes(
+    experiment: Path, tmp_path: Path, complaint: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "evil.py").write_text("open('executed', 'w')\nclass Evil: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    complaint(["--config", changed(experiment, tmp_path, model__class_path="evil.Evil")])
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("path", sorted(Path("experiments").rglob("*.yaml")), ids=lambda p: p.stem)
+def test_every_experiment_parses_and_builds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[1])
+    cli = parse("--config", path, "--model.init_args.pretrained", "false")
+    again = yaml.safe_load(cli.resolved())
+    assert again["experiment"] == path.stem
+    assert "config" not in again

@@ -1,0 +1,77 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segment.prepare import main
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("prepare") / "sample"
+    numbers = ["--train", "3", "--val", "2", "--size", "64"]
+    assert main(["sample", "--out", str(root), *numbers]) == 0
+    return root
+
+
+def test_sample_as_a_program_then_again(tmp_path) -> None:
+    command = [sys.executable, "-m", "segment.prepare", "sample", "--out", tmp_path / "a/set"]
+    command += ["--train", "1", "--val", "1", "--size", "64"]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1 photos to train on, 1 to validate on, 64x64, seed 0." in first.stdout
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "already holds this sample set" in again.stdout
+    wrong = subprocess.run([*command, "--seed", "1"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr.startswith("python -m segment.prepare sample: ")
+    assert "holds another sample set" in wrong.stderr
+    assert "Traceback" not in wrong.stderr
+
+
+def test_check_finds_the_sample_clean(root, tmp_path, capsys) -> None:
+    files = [str(root / "train.json"), str(root / "val.json")]
+    out = tmp_path / "defects.json"
+    command = ["check", "--annotations", *files, "--root", str(root), "--json", str(out)]
+    assert main([*command, "--taxonomy", "trash10"]) == 0
+    assert capsys.readouterr().out.endswith("clean.\n")
+    assert json.loads(out.read_text()) == {"annotations": files, "defects": []}
+
+
+def test_check_says_1_for_data_that_cannot_be_used(root, tmp_path, capsys) -> None:
+    command = ["check", "--annotations", str(root / "train.json"), "--root", str(tmp_path)]
+    assert main([*command, "--headers-only"]) == 1
+    assert "photo: 3 (fatal)" in capsys.readouterr().out
+
+
+def test_stats_writes_three_files(root, tmp_path, capsys) -> None:
+    command = ["stats", "--annotations", str(root / "val.json"), "--root", str(root)]
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["classes.csv", "cooccurrence.csv", "stats.png"]
+    assert "class_weights: [" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stats", "--annotations", "no.json", "--root", ".", "--out", "x"], "no.json: cannot be"),
+        (["check", "--annotations", "no.json", "--root", ".", "--taxonomy", "no"], "trash10"),
+        (["sample", "--out", "/proc/here"], "/proc"),
+        (["sample", "--size", "3"], "size must be 64 to 2048"),
+    ],
+)
+def test_errors_are_one_line_without_a_traceback(arguments, message, capsys) -> None:
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["sample", "check", "stats"])
+def test_help_has_an_example(verb, capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([verb, "--help"])
+    assert stop.value.code == 0
+    assert f"python -m segment.prepare {verb}" in capsys.readouterr().out
