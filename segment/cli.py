@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
 
-from segment.cli_errors import explain
+from segment.cli_errors import INNER, explain
+from segment.cost import StepTimer
 from segment.crf import DenseCRF
 from segment.data.datamodule import TrashDataModule
-from segment.evaluation import StepTimer
 from segment.modules import SegmentationModule
 from segment.runs import (
     AtomicCheckpointIO,
@@ -47,8 +47,10 @@ class SegmentParser(LightningArgumentParser):
     """Answers a mistake in a few lines, without the dump of types and the usage of all options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and where, and exit with 2."""
-        stop(explain(message, self))
+        """Print what is wrong and where, and exit with 2; a nested parser tells the outer one."""
+        if self.exit_on_error:
+            stop(explain(message, self))
+        super().error(message if INNER in message else INNER + explain(message, self), ex)
 
 
 class SegmentCLI(LightningCLI):
@@ -69,9 +71,7 @@ class SegmentCLI(LightningCLI):
         verb: str,
         verb_arguments: Callable[[jsonargparse.ArgumentParser], None],
     ) -> None:
-        jsonargparse.set_parsing_settings(
-            import_path_denylist=["*"], import_path_allowlist=TRUSTED
-        )
+        jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=TRUSTED)
         self.verb_arguments = verb_arguments
         self.run_folder: Path
         super().__init__(
@@ -170,8 +170,9 @@ class SegmentCLI(LightningCLI):
 
     def _attach(self, run: Path) -> None:
         trainer = self.trainer
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
         folder = run / "checkpoints"
-        trainer.callbacks += [
+        callbacks += [
             SaveInterrupted(folder),
             StepTimer(run),
             # One file each, always of the same name: a resumed run overwrites, never adds.
@@ -190,9 +191,9 @@ class SegmentCLI(LightningCLI):
             if isinstance(logger, Tracker):
                 logger.follow(run, self.config.experiment, self.resolved())
         if trainer.loggers:
-            trainer.callbacks += [LearningRateMonitor("step"), LogPredictions(self.crf)]
+            callbacks += [LearningRateMonitor("step"), LogPredictions(self.crf)]
         # Lightning wants checkpoint callbacks last, so that they see what the others logged.
-        trainer.callbacks.sort(key=lambda callback: isinstance(callback, ModelCheckpoint))
+        callbacks.sort(key=lambda callback: isinstance(callback, ModelCheckpoint))
 
 
 def _check_files(args: Sequence[str]) -> None:
@@ -231,5 +232,7 @@ def _message_for_users(error: Exception) -> str | None:
         if raised_here and here in raised_here[-1]:
             return text.rsplit("ValueError: ", 1)[-1].strip()
         return None
+    if text.startswith("Does not validate"):  # a dataclass refused its values
+        return explain(text)
     frames = traceback.extract_tb(error.__traceback__)
     return text if frames and frames[-1].filename.startswith(here) else None

@@ -2,100 +2,104 @@
 
 import difflib
 import re
-from typing import Any
+from collections.abc import Callable
 
 import jsonargparse
 
+import segment.modules
 
-def explain(message: str, parser: jsonargparse.ArgumentParser) -> str:
-    """The user's mistake in a few lines.
+INNER = "\u2063"  # marks what a nested parser has explained already; never printed
+
+
+def explain(message: str, parser: jsonargparse.ArgumentParser | None = None) -> str:
+    """The user's mistake in a sentence or two.
+
+    jsonargparse parses `model.init_args` or `crf` with a parser of their own, which knows the
+    settings there but not where it stands; the outer report wraps what the inner one said.
 
     Args:
         message: What the parser said.
-        parser: The parser, which knows the keys that exist.
+        parser: The parser, which knows the settings that exist.
     """
     text = re.sub(r"\x1b\[[0-9;]*m", "", message)
+    where = ".".join(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text)))
+    if INNER in text:
+        inner = text.rsplit(INNER, 1)[1].splitlines()[0]
+        inside = "init_args." if where == "model" else ""
+        return f"{where}.{inside}{inner}"
     for pattern, answer in _ANSWERS:
-        found = re.search(pattern, text, re.DOTALL)
+        found = re.search(pattern, text)
         if found:
-            return answer(found, text, parser)
+            return answer(found, where, parser)
     lines = [line.strip(" -") for line in text.splitlines() if line.strip()]
-    # jsonargparse's reports go from the outside in: what matters is first and last.
-    return " ".join(lines[:1] + lines[-1:] if len(lines) > 3 else lines)
+    causes = [
+        line
+        for line in lines[1:]
+        if not re.match(
+            r"Does not validate|Subtypes|Errors|Given value|Expected a <class 'None", line
+        )
+    ]
+    return " ".join([lines[0], *causes[:1]]) if where else (causes or lines)[0]
 
 
-def _unknown(found: re.Match[str], text: str, parser: jsonargparse.ArgumentParser) -> str:
-    key = found["key"].strip("'\" -")
-    where = _where(text)
-    names = _names(parser, where)
-    leaf = key.rsplit(".", 1)[-1]
-    allowed = sorted({name.rsplit(".", 1)[-1] for name in names})
+Answer = Callable[[re.Match[str], str, jsonargparse.ArgumentParser | None], str]
+
+
+def _unknown(found: re.Match[str], where: str, parser: jsonargparse.ArgumentParser | None) -> str:
+    key = found["key"].lstrip("-").split("=")[0]
+    key = f"{found['group']}.{key}" if "group" in found.re.groupindex else key
+    group, _, leaf = key.rpartition(".")
+    prefix = f"{group}." if group else ""
+    names = [] if parser is None else [action.dest for action in parser._actions]
+    allowed = sorted(
+        {
+            name.removeprefix(prefix).split(".")[0]
+            for name in names
+            if name.startswith(prefix) and name not in ("help", "print_config", "config")
+        }
+    )
     near = difflib.get_close_matches(leaf, allowed, 1)
-    full = key if not where or key.startswith(where) else f"{where}.{key}"
-    hint = f"did you mean {near[0]}?" if near else ""
-    listed = f" Allowed there: {', '.join(allowed)}." if 0 < len(allowed) <= 40 else ""
-    return f"{full}: no such setting; {hint or 'see --help.'}{listed}"
+    hint = f" did you mean {near[0]}?" if near else ""
+    listed = f" Allowed: {', '.join(allowed)}." if allowed else " See --help."
+    return f"{key}: no such setting;{hint}{listed}"
 
 
-def _choice(found: re.Match[str], text: str, parser: jsonargparse.ArgumentParser) -> str:
-    where = _where(text)
-    return f"{where or 'a setting'} is {found['value'].strip()}; choose one of {found['choices']}."
+def _choice(found: re.Match[str], where: str, _: object) -> str:
+    return f"{where} is {found['value'].strip()}; choose one of {found['choices']}."
 
 
-def _expected(found: re.Match[str], text: str, parser: jsonargparse.ArgumentParser) -> str:
-    where = _where(text)
+def _type(found: re.Match[str], where: str, _: object) -> str:
     kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", found["kind"]).strip()
-    return f"{where or 'a setting'} is {found['value'].strip()}; it must be of type {kind}."
+    return f"{where} is {found['value'].strip()}; it must be of type {kind}."
 
 
-def _required(found: re.Match[str], text: str, parser: jsonargparse.ArgumentParser) -> str:
-    keys = found["keys"].replace('"', "").replace("'", "").strip()
-    where = _where(text)
-    full = keys if not where or keys.startswith(where) else f"{where}.{keys}"
-    return f"{full} is missing; the experiment must give it."
+def _class(found: re.Match[str], where: str, _: object) -> str:
+    names = [name for name in segment.modules.__all__ if name != "SegmentationModule"]
+    return (
+        f"{where}.class_path is {found['name']}, which is not to be had; take a class of "
+        f"segment.modules: {', '.join(names)}."
+    )
 
 
-def _where(text: str) -> str:
-    """The innermost key that a report names, in full."""
-    parts: list[str] = []
-    for key in re.findall(r'(?:Parser key|key|Problem with key) "([\w.]+)"', text):
-        if not parts or not key.startswith(parts[-1]):
-            parts.append(key)
-        else:
-            parts[-1] = key
-    seen: list[str] = []
-    for part in parts:
-        if part not in seen:
-            seen.append(part)
-    if len(seen) > 1 and seen[0] == "model":
-        return ".".join([seen[0], "init_args", *seen[1:]])
-    return ".".join(seen)
+def _import(found: re.Match[str], where: str, _: object) -> str:
+    return (
+        f"{where}.class_path is {found['name']}; for safety, an experiment may only name classes "
+        f"of segment, lightning, torch and torchmetrics."
+    )
 
 
-def _names(parser: jsonargparse.ArgumentParser, where: str) -> list[str]:
-    """Keys of the parser below `where`; for crf, the fields of the class."""
-    import dataclasses
-
-    from segment.crf import DenseCRF
-
-    if where.split(".")[0] == "crf":
-        return [field.name for field in dataclasses.fields(DenseCRF)]
-    dests = [action.dest for action in parser._actions]
-    prefix = where + "." if where else ""
-    below = [dest for dest in dests if dest.startswith(prefix)] or dests
-    return [dest for dest in below if dest not in ("help", "==SUPPRESS==")]
+def _required(found: re.Match[str], where: str, _: object) -> str:
+    return f"{found['keys'].strip()} is missing; the experiment must give it."
 
 
-_ANSWERS: list[tuple[str, Any]] = [
+_ANSWERS: list[tuple[str, Answer]] = [
+    (r"Group '(?P<group>[\w.]+)' does not accept option '(?P<key>[^']+)'", _unknown),
     (r"Option '(?P<key>[^']+)' is not accepted", _unknown),
-    (r"(?:Key|key|Nested key) [\"'](?P<key>[\w.]+)[\"'] is not expected", _unknown),
-    (r"[Uu]nrecognized arguments: (?P<key>\S+)", _unknown),
-    (r"Unsupported key[s]?: (?P<key>[\w.]+)", _unknown),
-    (
-        r"Expected a typing\.Literal\[(?P<choices>[^\]]+)\]\. Got value: (?P<value>[^\n]+)",
-        _choice,
-    ),
-    (r"Key (?P<keys>[\w.\"']+) is required", _required),
-    (r"(?:required|missing)[^\n]*?: (?P<keys>[\w., \"']+)", _required),
-    (r"Expected (?:a|an) (?P<kind>[^\n]+?)\. Got value: (?P<value>[^\n]+)", _expected),
+    (r"unrecognized arguments: (?P<key>\S+)", _unknown),
+    (r"Expected a typing\.Literal\[(?P<choices>[^\]]+)\]\. Got value: (?P<value>[^\n]+)", _choice),
+    (r"Importing '(?P<name>[\w.]+)' is not allowed", _import),
+    (r"Problem with given class_path '(?P<name>[\w.]+)':\s+module .* has no attribute", _class),
+    (r"Expected a dot import path string: (?P<name>[^\n]+)", _class),
+    (r"arguments are required: (?P<keys>[^\n]+)", _required),
+    (r"Expected an? (?P<kind>(?!<class 'NoneType)[^\n]+?)\. Got value: (?P<value>[^\n]+)", _type),
 ]

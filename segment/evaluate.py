@@ -29,7 +29,7 @@ def _arguments(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=str | None,
-        help="Folder to write to; null: the run's, or evaluations/<time> in it where it is scored already.",
+        help="Folder to write to; null: the run's, or evaluations/<time> in it if it has scores.",
     )
     parser.add_argument(
         "--score_workers", type=int | None, help="Processes for the CRF; null: half the cores."
@@ -47,7 +47,7 @@ def evaluate(
     """Score `checkpoint` on a split with the CLI's data, CRF and trainer; print and write."""
     trainer, data = cli.trainer, cli.datamodule
     scoring = Evaluation(out, cli.config.experiment, checkpoint, split, cli.crf, workers)
-    trainer.callbacks.append(scoring)
+    trainer.callbacks.append(scoring)  # type: ignore[attr-defined]
     data.split = split
     trainer.test(load_checkpoint(checkpoint), datamodule=data, verbose=False)
     if scoring.result is not None:

@@ -2,9 +2,7 @@
 
 import gzip
 import json
-import resource
 import shutil
-import statistics
 import subprocess
 import sys
 import time
@@ -17,14 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from segment.cost import multiply_adds, peak_memory_mb, training_cost
 from segment.crf import DenseCRF
 from segment.data.datamodule import TrashDataModule
 from segment.metrics import SegmentationScores
 from segment.modules import SegmentationModule
-from segment.runs import write_atomically, write_json
+from segment.runs import write_json
 from segment.scoring import Job, Photo, Scored, WorkerPool, default_workers, score
 from segment.seeds import run_seed
 
@@ -71,8 +68,7 @@ class Evaluation(Callback):
         self.taxonomy = pl_module.taxonomy
         shape = self.taxonomy.num_classes, self.taxonomy.background
         self.scores = {
-            kind: SegmentationScores(*shape)
-            for kind in ("raw", *(["refined"] if self.crf else []))
+            kind: SegmentationScores(*shape) for kind in ("raw", *(["refined"] if self.crf else []))
         }
         workers = self.workers
         if workers is None:
@@ -211,7 +207,7 @@ class Evaluation(Callback):
                 "seconds_per_training_step": None,
                 "seconds_per_photo_forward": _median(self.forward_seconds),
                 "peak_memory_mb": peak_memory_mb(),
-                **_training_cost(self.out),
+                **training_cost(self.out),
             },
             "per_photo": "per_photo.jsonl.gz",
             "labels": "labels",
@@ -239,29 +235,6 @@ def png_name(file_name: str) -> str:
     return str(Path(file_name).with_suffix(".png"))
 
 
-def multiply_adds(module: SegmentationModule, side: int = 512) -> int | None:
-    """Multiply-adds of the network for one photo of side x side pixels, counted on no data."""
-    size = module.network.valid_size(side, side)  # type: ignore[operator]
-    was_training = module.network.training
-    try:
-        network: nn.Module = module.network.eval()
-        counter = FlopCounterMode(display=False)
-        meta = {name: value.to("meta") for name, value in network.state_dict().items()}
-        with torch.no_grad(), counter:
-            torch.func.functional_call(network, meta, (torch.zeros(1, 3, *size, device="meta"),))
-    finally:
-        module.network.train(was_training)
-    return counter.get_total_flops() // 2
-
-
-def peak_memory_mb() -> float:
-    """Most memory this process held so far: on the GPU where there is one, else resident."""
-    if torch.cuda.is_available():
-        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
-
-
 def git_state() -> dict[str, Any] | None:
     """Commit and whether the working tree differs from it; None outside a repository."""
 
@@ -282,11 +255,6 @@ def git_state() -> dict[str, Any] | None:
         return None
 
 
-def _training_cost(run: Path) -> dict[str, float]:
-    path = run / "cost.json"
-    return json.loads(path.read_text()) if path.is_file() else {}
-
-
 def _median(seconds: list[float]) -> float | None:
     return round(float(np.median(seconds)), 4) if seconds else None
 
@@ -294,32 +262,3 @@ def _median(seconds: list[float]) -> float | None:
 def _synchronize() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-
-
-class StepTimer(Callback):
-    """Seconds per training step, for `cost` in evaluation.json: median without the first steps."""
-
-    def __init__(self, out: Path, warmup: int = 3, keep: int = 500) -> None:
-        self.out, self.warmup, self.keep = out, warmup, keep
-        self.seconds: list[float] = []
-        self.started: float | None = None
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A step is timed from the end of the one before it: loading counts, validation not."""
-        self.started = None
-
-    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        """Take one step's time."""
-        now = time.perf_counter()
-        if self.started is not None and trainer.global_step > self.warmup:
-            self.seconds = [*self.seconds[-self.keep :], now - self.started]
-        self.started = now
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Leave the figure in the run folder."""
-        if trainer.is_global_zero and self.seconds:
-            cost = {
-                "seconds_per_training_step": round(statistics.median(self.seconds), 4),
-                "peak_memory_mb_training": peak_memory_mb(),
-            }
-            write_atomically(self.out / "cost.json", json.dumps(cost).encode())

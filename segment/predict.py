@@ -32,8 +32,15 @@ from segment.data.photos import read_photo
 from segment.data.taxonomy import Taxonomy
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, config_of, write_json
-from segment.scoring import Labels, Photo, WorkerPool, default_workers, labels_of, refine, write_labels
-
+from segment.scoring import (
+    Labels,
+    Photo,
+    WorkerPool,
+    default_workers,
+    labels_of,
+    refine,
+    write_labels,
+)
 
 # Endings of photos inside a folder; a photo named by itself may have any.
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}

@@ -1,12 +1,12 @@
 """The run folder: where a run lives, what is in it, and writing to it without half files.
 
-    runs/<experiment>/<time>/
-        config.yaml              everything, resolved: enough to run it again
-        checkpoints/best.ckpt    highest validation mIoU
-        checkpoints/last.ckpt    the end of the last finished epoch: `--resume` starts there
-        checkpoints/interrupted.ckpt   where Ctrl-C or an error stopped it
-        evaluation.json, per_photo.jsonl.gz, labels/     the scores of best.ckpt
-        wandb/                   the W&B run
+runs/<experiment>/<time>/
+    config.yaml              everything, resolved: enough to run it again
+    checkpoints/best.ckpt    highest validation mIoU
+    checkpoints/last.ckpt    the end of the last finished epoch: `--resume` starts there
+    checkpoints/interrupted.ckpt   where Ctrl-C or an error stopped it
+    evaluation.json, per_photo.jsonl.gz, labels/     the scores of best.ckpt
+    wandb/                   the W&B run
 """
 
 import json
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.utilities import rank_zero_info
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities import rank_zero_info
 
 
 def new_run(experiment: str, root: str | Path) -> Path:

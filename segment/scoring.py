@@ -85,7 +85,7 @@ def refine(photo: Photo, crf: DenseCRF) -> tuple[NDArray[np.float32], float]:
     """
     height, width = photo.image.shape[:2]
     size = crf.working_size(height, width)
-    image = photo.image
+    image: np.ndarray = photo.image
     if size != (height, width):
         image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
     maps = torch.from_numpy(np.ascontiguousarray(photo.probabilities))

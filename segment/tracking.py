@@ -10,9 +10,9 @@ import numpy as np
 import torch
 import wandb
 import yaml
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from lightning.pytorch.loggers.logger import rank_zero_experiment
 from lightning.pytorch.utilities import rank_zero_info
 from wandb.sdk.wandb_run import Run
 
@@ -112,7 +112,10 @@ class LogPredictions(Callback):
         shown = np.linspace(0, len(dataset) - 1, min(self.photos, len(dataset))).round()
         images = [self._image(pl_module, dataset[int(index)]) for index in dict.fromkeys(shown)]
         tracker.experiment.log(
-            {"photos": images, "trainer/global_step": trainer.fit_loop.epoch_loop._batches_that_stepped}
+            {
+                "photos": images,
+                "trainer/global_step": trainer.fit_loop.epoch_loop._batches_that_stepped,
+            }
         )
 
     def _image(self, module: SegmentationModule, item: dict[str, Any]) -> wandb.Image:
@@ -136,9 +139,7 @@ class LogPredictions(Callback):
         names = {**dict(enumerate(module.taxonomy.classes)), 255: "unlabelled"}
         return wandb.Image(
             small.image,
-            masks={
-                name: {"mask_data": ids, "class_labels": names} for name, ids in masks.items()
-            },
+            masks={name: {"mask_data": ids, "class_labels": names} for name, ids in masks.items()},
         )
 
 

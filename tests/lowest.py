@@ -1,4 +1,4 @@
-"""Prints setup.cfg's floors as exact versions, for `make test-lowest`."""
+"""Prints setup.cfg's floors as pins, each at its newest patch, for `make test-lowest`."""
 
 import configparser
 import re
@@ -10,4 +10,4 @@ needs = config["options"]["install_requires"] + config["options.extras_require"]
 for line in needs.splitlines():
     found = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\w.]+)", line.strip())
     if found:
-        print(f"{found[1]}=={found[2]}")
+        print(f"{found[1]}=={found[2]}.*")

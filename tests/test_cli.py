@@ -98,9 +98,7 @@ def test_a_mistake_in_the_yaml(
         assert word in said
 
 
-def test_a_missing_file_names_those_there_are(
-    experiment: Path, complaint: Callable
-) -> None:
+def test_a_missing_file_names_those_there_are(experiment: Path, complaint: Callable) -> None:
     said = complaint(["--config", experiment.parent / "tyni.yaml"])
     assert "tyni.yaml: no such configuration file" in said
     assert "tiny.yaml" in said

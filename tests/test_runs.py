@@ -49,7 +49,7 @@ def test_an_unwritable_folder_is_an_error(tmp_path: Path) -> None:
 def test_a_failed_write_leaves_no_rubbish(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "x.json", {"a": float("nan")})
-    with pytest.raises(Exception, match="pickle|Can't|local"):
+    with pytest.raises(Exception, match=r"pickle|Can't|local"):
         AtomicCheckpointIO().save_checkpoint({"f": lambda: 0}, tmp_path / "x.ckpt")
     assert list(tmp_path.iterdir()) == []
 

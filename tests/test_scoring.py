@@ -109,16 +109,15 @@ from segment.crf import DenseCRF
 from segment.scoring import Job, Photo, score
 generator = np.random.default_rng(0)
 maps = generator.random((61, 375, 500), dtype=np.float32)
-image = np.repeat(np.repeat(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8), 100, 0), 100, 1)
-truth = np.repeat(np.repeat(generator.integers(0, 61, (30, 40)).astype(np.uint8), 100, 0), 100, 1)
+blocks = np.ones((100, 100), np.uint8)
+image = np.kron(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8), blocks[..., None])
+truth = np.kron(generator.integers(0, 61, (30, 40)).astype(np.uint8), blocks)
 job = Job(Photo(image, maps / maps.sum(0)), truth, 1, "a.jpg", DenseCRF(iterations=1),
           Path({str(tmp_path)!r}), "a.png")
 scored = score(job)
 assert scored.refined.confusion.sum() == 12_000_000
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < PEAK_MB

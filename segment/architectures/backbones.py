@@ -99,8 +99,8 @@ class TimmBackbone(nn.Module):
             known = False
         if not known:
             raise ValueError(
-                f"timm {timm.__version__} has no network {name!r}; `timm.list_models()` names all it "
-                f"has, among them `resnet101` and `tf_efficientnet_lite0`."
+                f"timm {timm.__version__} has no network {name!r}; `timm.list_models()` names "
+                f"those it has, among them `resnet101` and `tf_efficientnet_lite0`."
             )
         refusal = (
             f"timm's {name} has no form with an output stride of {output_stride}; EfficientNet, "
@@ -130,7 +130,8 @@ class TimmBackbone(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Features, float (N, channels, H', W'), of a normalized photo, float (N, 3, H, W)."""
         late = self.alignment == "half_pixel" and self.output_stride < 32
-        if late:  # timm pads a 2x2 convolution that lost its stride so that cells lie half a cell on
+        if late:
+            # timm pads a 2x2 convolution that lost its stride so that cells lie half a cell late.
             image = F.pad(image, [self.output_stride // 2] * 4)
         features: Tensor = self.features(image)[-1]
         return features[..., :-1, :-1] if late else features

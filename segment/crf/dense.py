@@ -104,7 +104,7 @@ class DenseCRF:
             raise ValueError(f"crf: {field} is {getattr(self, field)!r}; make it {remedy}.")
 
     @classmethod
-    def preset(cls, name: str, **changes: Any) -> DenseCRF:  # noqa: ANN401
+    def preset(cls, name: str, **changes: Any) -> DenseCRF:
         """Parameters that a paper or its code published, under a name of `PRESETS`.
 
         Args:

@@ -45,7 +45,7 @@ def annotation_fault(annotation: dict[str, Any], height: int, width: int) -> str
     return None
 
 
-def reaches_outside(segmentation: Any, height: int, width: int) -> bool:  # noqa: ANN401
+def reaches_outside(segmentation: Any, height: int, width: int) -> bool:
     """Whether a sound outline has a polygon that leaves the photo, where it will be clipped."""
     if isinstance(segmentation, dict):
         return False
@@ -55,7 +55,7 @@ def reaches_outside(segmentation: Any, height: int, width: int) -> bool:  # noqa
     )
 
 
-def run_lengths(segmentation: Any, height: int, width: int) -> np.ndarray:  # noqa: ANN401
+def run_lengths(segmentation: Any, height: int, width: int) -> np.ndarray:
     """Turn a sound outline into run lengths.
 
     Args:
@@ -76,7 +76,7 @@ def run_lengths(segmentation: Any, height: int, width: int) -> np.ndarray:  # no
     return _unpack(mask_api.merge(parts)["counts"])
 
 
-def _polygon_fault(polygon: Any, height: int, width: int) -> str | None:  # noqa: ANN401
+def _polygon_fault(polygon: Any, height: int, width: int) -> str | None:
     if not isinstance(polygon, list) or not set(map(type, polygon)) <= {int, float}:
         return f"that is not a flat list of numbers, but {short(polygon)}; write [x, y, x, y, ...]"
     if len(polygon) % 2:
@@ -170,7 +170,7 @@ def paint_runs(flat: np.ndarray, lengths: np.ndarray, value: int) -> None:
         flat[start:end] = value
 
 
-def short(value: Any) -> str:  # noqa: ANN401 - whatever the json holds
+def short(value: Any) -> str:
     """Show a value of the json in a message, cut to 60 characters."""
     try:
         text = repr(value)

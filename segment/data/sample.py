@@ -60,7 +60,9 @@ def make_sample(
     partial = root.parent / f".{root.name}.partial-{secrets.token_hex(4)}"
     partial.mkdir()
     try:
-        with tqdm(total=train + val, desc=f"drawing {root}", unit="photo", delay=2, disable=None) as bar:
+        with tqdm(
+            total=train + val, desc=f"drawing {root}", unit="photo", delay=2, disable=None
+        ) as bar:
             for split, photos in counts.items():
                 _write_split(partial, split, photos, size, seed, bar)
         try:

@@ -203,7 +203,7 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-def _from_yaml(content: Any, stem: str) -> Taxonomy:  # noqa: ANN401 - whatever the file holds
+def _from_yaml(content: Any, stem: str) -> Taxonomy:
     if not isinstance(content, dict):
         raise ValueError("must be a mapping with the key `classes`")
     _refuse_unknown(content, _FILE_KEYS, "the file")
@@ -258,14 +258,14 @@ def _spread_color(index: int) -> Color:
     return red, green, blue
 
 
-def _color(value: Any, where: str) -> Color:  # noqa: ANN401 - whatever the file holds
+def _color(value: Any, where: str) -> Color:
     good = isinstance(value, list | tuple) and len(value) == 3
     if not good or any(type(v) is not int or not 0 <= v <= 255 for v in value):
         raise ValueError(f"{where}: `color` must be three numbers from 0 to 255; got {value!r}")
     return value[0], value[1], value[2]
 
 
-def _names(value: Any, where: str) -> list[str]:  # noqa: ANN401 - whatever the file holds
+def _names(value: Any, where: str) -> list[str]:
     if not isinstance(value, list):
         raise ValueError(f"{where} must be a list of category names, [A, B]; got {value!r}")
     names = [_text(name, where) for name in value]
@@ -274,7 +274,7 @@ def _names(value: Any, where: str) -> list[str]:  # noqa: ANN401 - whatever the 
     return names
 
 
-def _text(value: Any, where: str) -> str:  # noqa: ANN401 - whatever the file holds
+def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where} must be text; got {value!r}, put it in quotes")
     return value
@@ -288,7 +288,7 @@ def _refuse_unknown(content: dict[Any, Any], allowed: tuple[str, ...], where: st
             raise ValueError(f"{where} has the unknown key {key!r}; {remedy}")
 
 
-def _repeated(values: Iterable[Any]) -> Any:  # noqa: ANN401 - one of the values
+def _repeated(values: Iterable[Any]) -> Any:
     seen = set()
     for value in values:
         if value in seen:

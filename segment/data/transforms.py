@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
-from torchvision.transforms.v2 import functional as F  # noqa: N812  (torchvision's own alias)
+from torchvision.transforms.v2 import functional as F
 
 from segment.data.taxonomy import IGNORE
 

@@ -235,7 +235,7 @@ def _calibration(totals: IntArray) -> dict[str, Any]:
     }
 
 
-def _divide(numerator: Any, denominator: Any) -> NDArray[np.float64]:  # noqa: ANN401 arrays, numbers
+def _divide(numerator: Any, denominator: Any) -> NDArray[np.float64]:
     """The quotient, NaN where the denominator is 0."""
     with np.errstate(invalid="ignore"):
         return np.where(denominator == 0, np.nan, numerator / denominator)

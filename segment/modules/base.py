@@ -58,6 +58,10 @@ class SegmentationModule(LightningModule):
             where the number of classes differs.
     """
 
+    mean: Tensor
+    std: Tensor
+    val_scores: SegmentationScores
+
     def __init__(
         self,
         num_classes: int,
@@ -97,7 +101,6 @@ class SegmentationModule(LightningModule):
             None if class_weights is None else torch.tensor(class_weights),
             persistent=False,
         )
-        self.val_scores: SegmentationScores
 
     def wrap(self, network: nn.Module) -> None:
         """Take the network, its normalization and, where asked for, its starting weights."""
@@ -223,7 +226,10 @@ class SegmentationModule(LightningModule):
             return warm * max(0.0, 1 - step / max(1, steps)) ** self.power
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbone at `lr`; head weights at 10x; head biases at 20x without decay (DeepLab)."""

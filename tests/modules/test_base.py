@@ -81,7 +81,9 @@ def test_rates_and_schedule_are_deeplab_s() -> None:
     # Backbone 1x, score weights 10x, score biases 20x without decay; (1 - step / steps) ** 0.9.
     module = DeepLabV2Module(21, "resnet18", pretrained=False, lr=2.5e-4)
     optimizer, scheduler = optimizers(module, steps=20_000)
-    rates = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    rates = {
+        group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups
+    }
     assert rates == {
         "backbone": (2.5e-4, 5e-4),
         "head": (2.5e-3, 5e-4),
@@ -131,9 +133,7 @@ def test_starts_from_a_checkpoint_with_other_classes(tiny_run: Path) -> None:
 
 def test_weights_of_another_architecture_are_refused(tiny_run: Path) -> None:
     with pytest.raises(ValueError, match=r"is a checkpoint of DeepLabV2, not of DeepLabV1"):
-        DeepLabV1Module(
-            3, pretrained=False, weights=str(tiny_run / "checkpoints" / "best.ckpt")
-        )
+        DeepLabV1Module(3, pretrained=False, weights=str(tiny_run / "checkpoints" / "best.ckpt"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,171 @@
+"""What the framework costs per training step, against a bare PyTorch loop.
+
+python benchmarks/training_overhead.py --config experiments/deeplab_crf.yaml --steps 30 --rounds 3
+python benchmarks/training_overhead.py --config experiments/smoke.yaml --tiny --steps 200
+
+The same network, optimizer, photos, augmentation and threads, in one process, alternating bare
+and framework rounds. Prints the median seconds per step of each, their ratio and difference. The
+framework's side logs to W&B (offline) and shows its progress bar.
+"""
+
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from itertools import pairwise
+from pathlib import Path
+
+os.environ["WANDB_MODE"] = "offline"
+os.environ["WANDB_SILENT"] = "true"
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from segment.cli import SegmentCLI
+from segment.data.datamodule import TrashDataModule
+from segment.fit import _arguments
+from segment.modules import SegmentationModule
+
+
+class Tiny(nn.Module):
+    """One convolution: whatever a step costs beyond it is the loop's."""
+
+    mean = std = (0.5, 0.5, 0.5)
+    score_names = ("score",)
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3, padding=1)
+        self.score = nn.Conv2d(4, num_classes, 1)
+
+    def valid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Any."""
+        return height, width
+
+    def backbone_parameters(self) -> list[nn.Parameter]:
+        """The stem's."""
+        return list(self.stem.parameters())
+
+    def head_parameters(self) -> list[nn.Parameter]:
+        """The score layer's."""
+        return list(self.score.parameters())
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits."""
+        return self.score(self.stem(image))
+
+
+class TinyModule(SegmentationModule):
+    """Wraps `Tiny`."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.save_hyperparameters()
+        self.wrap(Tiny(num_classes))
+
+
+class Clock(Callback):
+    """Seconds from the end of one step to the end of the next."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Note the time."""
+        self.ends.append(time.perf_counter())
+
+
+def bare(module: SegmentationModule, data: TrashDataModule, steps: int) -> list[float]:
+    """Seconds per step of a loop with nothing in it but the training."""
+    loader = data.train_dataloader()
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-4, momentum=0.9)
+    module.train()
+    ends: list[float] = []
+    epoch = 0
+    while len(ends) < steps + 1:
+        loader.sampler.set_epoch(epoch)  # type: ignore[attr-defined]
+        for batch in loader:
+            loss = module.loss(batch["image"], batch["mask"])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            ends.append(time.perf_counter())
+            if len(ends) > steps:
+                break
+        epoch += 1
+    return [after - before for before, after in pairwise(ends)]
+
+
+class BareOptimizer(Callback):
+    """The bare loop's optimizer on the framework's side too."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Replace the module's own."""
+        optimizer = torch.optim.SGD(pl_module.parameters(), lr=1e-4, momentum=0.9)
+        pl_module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]
+
+
+def framework(config: str, module: SegmentationModule, steps: int, extra: list[str]) -> list[float]:
+    """Seconds per step of `segment.fit`'s own trainer, without its validation."""
+    with tempfile.TemporaryDirectory() as root:
+        args = ["--config", config, "--trainer.default_root_dir", root, *extra]
+        args += ["--trainer.max_steps", str(steps + 1), "--trainer.limit_val_batches", "0"]
+        args += ["--trainer.max_epochs", "-1", "--trainer.num_sanity_val_steps", "0"]
+        cli = SegmentCLI(args, "fit", _arguments)
+        cli.start_run(None)
+        clock = Clock()
+        # Without validation there is no score that would choose a checkpoint.
+        kept = [c for c in cli.trainer.callbacks if type(c).__name__ != "ModelCheckpoint"]
+        cli.trainer.callbacks = [*kept, BareOptimizer(), clock]
+        cli.trainer.fit(module, datamodule=cli.datamodule)
+        for logger in cli.trainer.loggers:
+            logger.finalize("success")
+    return [after - before for before, after in pairwise(clock.ends)]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="experiments/deeplab_crf.yaml")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true", help="a network of one convolution")
+    parser.add_argument("--root", help="another data.root")
+    options = parser.parse_args()
+    extra = [] if options.root is None else ["--data.root", options.root]
+
+    def parts() -> tuple[SegmentationModule, TrashDataModule]:
+        cli = SegmentCLI(["--config", options.config, *extra], "fit", _arguments)
+        cli.datamodule.prepare_data()
+        module = TinyModule(cli.model.num_classes) if options.tiny else cli.model
+        return module, cli.datamodule
+
+    seconds: dict[str, list[float]] = {"bare": [], "framework": []}
+    ratios = []
+    for round_ in range(options.rounds):
+        module, data = parts()
+        one = bare(module, data, options.steps)
+        module, _ = parts()
+        other = framework(options.config, module, options.steps, extra)
+        seconds["bare"] += one
+        seconds["framework"] += other
+        ratios.append(statistics.median(other) / statistics.median(one))
+        print(
+            f"round {round_}: bare {statistics.median(one):.4f} s, "
+            f"framework {statistics.median(other):.4f} s, ratio {ratios[-1]:.3f}",
+            flush=True,
+        )
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    print(
+        f"{Path(options.config).stem}{' (tiny network)' if options.tiny else ''}, "
+        f"{torch.get_num_threads()} threads, torch {torch.__version__}: "
+        f"bare {medians['bare'] * 1e3:.1f} ms, framework {medians['framework'] * 1e3:.1f} ms a "
+        f"step, median ratio {statistics.median(ratios):.3f}, "
+        f"difference {(medians['framework'] - medians['bare']) * 1e3:+.1f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()

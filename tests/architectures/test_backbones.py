@@ -1,0 +1,163 @@
+"""Where cells lie, how many there are, and which timm networks can be cut."""
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from segment.architectures import DeepLabV1, DeepLabV2
+from segment.architectures.backbones import TimmBackbone, VGG16Trunk
+
+
+def averaging(network: nn.Module) -> nn.Module:
+    """The network with every layer a weighted mean of its input, so that nothing hides a shift."""
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                taps = torch.ones(module.kernel_size[0])
+                if len(taps) % 2:  # narrow, or the photo's border would cut the mean off
+                    taps[:] = 0.001
+                    taps[len(taps) // 2] = 1
+                kernel = taps[:, None] * taps / taps.sum() ** 2
+                module.weight.copy_((kernel / module.weight.shape[1]).expand_as(module.weight))
+                if module.bias is not None:
+                    module.bias.zero_()
+            elif isinstance(module, nn.Linear):
+                module.weight.fill_(1 / module.in_features)
+                module.bias.zero_()
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            kind = type(child).__name__
+            if isinstance(child, nn.MaxPool2d):
+                pool = nn.AvgPool2d(child.kernel_size, child.stride, child.padding)
+                setattr(parent, name, pool)
+            elif kind.startswith(("BatchNorm", "LayerNorm", "ReLU", "GELU")):
+                setattr(parent, name, nn.Identity())
+    return network.eval()
+
+
+def centroid(output: Tensor, image: Tensor) -> list[float]:
+    """Mean row and column of the pixels that `output` is made of."""
+    (gradient,) = torch.autograd.grad(output.sum(), image)
+    mass = gradient.sum(dim=(0, 1))
+    place = torch.arange(mass.shape[0], dtype=mass.dtype)
+    return [(mass.sum(dim=d) * place).sum().item() / mass.sum().item() for d in (1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("make", "size"),
+    [
+        (lambda: DeepLabV1(2), 297),
+        (lambda: DeepLabV2(2, "resnet50", "small"), 297),
+        (lambda: DeepLabV2(2, "tf_efficientnet_lite0", "small"), 289),
+        (lambda: DeepLabV2(2, "tf_efficientnet_lite0", "small", output_stride=16), 289),
+        (lambda: DeepLabV2(2, "convnext_atto", "small"), 288),
+        (lambda: DeepLabV2(2, "convnext_atto", "small", output_stride=16), 288),
+    ],
+)
+def test_a_pixel_s_score_is_centred_on_that_pixel(make, size) -> None:
+    network = averaging(make())
+    assert network.valid_size(size, size) == (size, size)
+    image = torch.zeros(1, 3, size, size, requires_grad=True)
+    # 32 consecutive pixels away from the middle, where symmetry would hide a wrong scale.
+    rows, columns = torch.arange(130, 162), torch.arange(100, 132)
+    row, column = centroid(network(image)[0, 0, rows, columns], image)
+    assert row == pytest.approx(145.5, abs=0.1)
+    assert column == pytest.approx(115.5, abs=0.1)
+
+
+@pytest.mark.parametrize("size", [241, 161])  # 321 at scales 0.75 and 0.5
+def test_same_padding_lies_right_at_stride_8_on_every_scale_of_a_valid_photo(size) -> None:
+    network = averaging(TimmBackbone("tf_efficientnet_lite0"))
+    image = torch.zeros(1, 3, size, size, requires_grad=True)
+    row, column = centroid(network(image)[0, 0, 9, 11], image)
+    assert (row, column) == pytest.approx((9 * 8, 11 * 8), abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["resnet50", "tf_efficientnet_lite0"])
+def test_dilation_samples_the_function_that_striding_does(name) -> None:
+    torch.manual_seed(0)
+    fine = TimmBackbone(name, 8).eval()
+    middle = TimmBackbone(name, 16).eval()
+    coarse = TimmBackbone(name, 32).eval()
+    for other in (middle, coarse):
+        other.load_state_dict(fine.state_dict())
+    image = torch.randn(1, 3, 161, 129)
+    with torch.no_grad():
+        expected = coarse(image)
+        assert expected.shape[-2:] == (6, 5)
+        scale = expected.abs().max()
+        assert (fine(image)[..., ::4, ::4] - expected).abs().max() < 1e-5 * scale
+        assert (middle(image)[..., ::2, ::2] - expected).abs().max() < 1e-5 * scale
+
+
+@pytest.mark.parametrize(("pixels", "cells"), [(321, 41), (513, 65)])
+def test_vgg_and_resnet_give_as_many_cells_as_published(pixels, cells) -> None:
+    with torch.device("meta"):
+        image = torch.zeros(1, 3, pixels, pixels)
+        assert VGG16Trunk()(image).shape == (1, 512, cells, cells)
+        assert TimmBackbone("resnet101")(image).shape == (1, 2048, cells, cells)
+
+
+def test_vgg_stages_are_as_wide_as_published() -> None:
+    with torch.device("meta"):
+        trunk = VGG16Trunk()
+        image = torch.zeros(1, 3, 321, 321)
+        widths = []
+        for layer in trunk:
+            image = layer(image)
+            if isinstance(layer, nn.MaxPool2d):
+                widths.append(image.shape[-1])
+    assert widths == [161, 81, 41, 41, 41]
+    assert sum(p.numel() for p in trunk.parameters()) == 14_714_688
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "mean"),
+    [
+        ("efficientnet_b0", 320, 0.485),
+        ("tf_efficientnet_lite0", 320, 0.5),
+        ("tf_efficientnet_lite2", 352, 0.5),
+        ("resnet18", 512, 0.485),
+        ("resnet18.tv_in1k", 512, 0.485),
+        ("mobilenetv3_small_100", 576, 0.485),
+        ("convnext_atto", 320, 0.485),
+        ("regnetx_002", 368, 0.485),
+        ("mixnet_s", 200, 0.485),
+    ],
+)
+def test_these_families_work(name, channels, mean) -> None:
+    network = DeepLabV2(3, name).eval()
+    height, width = network.valid_size(60, 70)
+    assert network.backbone.channels == channels
+    assert len(network.mean) == len(network.std) == 3
+    assert network.mean[0] == pytest.approx(mean)
+    with torch.no_grad():
+        assert network(torch.zeros(1, 3, height, width)).shape == (1, 3, height, width)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_tiny_patch16_224",
+        "swin_tiny_patch4_window7_224",
+        "densenet121",
+        "hrnet_w18_small",
+        "vgg16",
+        "vgg19_bn",
+    ],
+)
+def test_refuses_families_that_cannot_dilate_and_names_those_that_can(name) -> None:
+    with pytest.raises(ValueError, match=rf"{name} has no form .* of 8; EfficientNet, .* ResNet"):
+        TimmBackbone(name)
+
+
+@pytest.mark.parametrize("name", ["resnet_eighteen", "resnet18.nonsense"])
+def test_refuses_a_name_timm_does_not_have(name) -> None:
+    with pytest.raises(ValueError, match=f"{timm.__version__} has no network '{name}'"):
+        TimmBackbone(name)
+
+
+def test_refuses_a_stride_nothing_has() -> None:
+    with pytest.raises(ValueError, match="output_stride is 4; it can be 8, 16 or 32"):
+        TimmBackbone("resnet18", 4)

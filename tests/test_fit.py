@@ -1,0 +1,307 @@
+"""The whole path, through the command line that a user types."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import timm
+import torch
+import yaml
+from conftest import Verb
+from pycocotools import mask as rle
+from wandb_offline import read
+
+from segment.data.coco import CocoFile
+from segment.data.taxonomy import Taxonomy
+from segment.metrics import PhotoCounts, scores_from_counts
+
+KEYS = {
+    "schema", "experiment", "checkpoint", "split", "annotations", "classes", "raw", "refined",
+    "crf", "cost", "per_photo", "labels", "versions", "seed", "git", "notes",
+}  # fmt: skip
+SCORES = {
+    "confusion", "miou", "miou_foreground", "pixel_accuracy", "mean_accuracy", "fw_iou", "iou",
+    "boundary_f1", "trimap_miou",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def evaluation(tiny_run: Path) -> dict:
+    return json.loads((tiny_run / "evaluation.json").read_text())
+
+
+def test_leaves_a_run_folder_that_says_all(tiny_run: Path) -> None:
+    assert (tiny_run / "checkpoints" / "best.ckpt").is_file()
+    assert (tiny_run / "checkpoints" / "last.ckpt").is_file()
+    config = yaml.safe_load((tiny_run / "config.yaml").read_text())
+    assert config["seed_everything"] == 1
+    assert config["data"]["flip"] == 0.5  # defaults are written out
+    assert not [path for path in tiny_run.rglob("*") if path.suffix in (".tmp", ".part")]
+
+
+def test_evaluation_json_has_what_its_readers_need(evaluation: dict) -> None:
+    assert evaluation.keys() >= KEYS
+    assert evaluation["raw"].keys() >= SCORES
+    assert evaluation["refined"].keys() >= SCORES
+    assert evaluation["crf"]["parameters"]["iterations"] == 2
+    assert evaluation["crf"]["backend"] == "pydensecrf"
+    assert evaluation["cost"]["parameters"] == _parameters()
+    assert evaluation["cost"]["seconds_per_photo_forward"] > 0
+    assert evaluation["seed"] == 1
+    assert len(evaluation["annotations"]["sha256"]) == 64
+    assert evaluation["notes"] == [
+        "the same photos chose the checkpoint, so new ones may score lower"
+    ]
+
+
+def _parameters() -> int:
+    """Lite0 up to its last features, and four 3x3 convolutions from 320 channels to 11 classes."""
+    lite = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(-1,))
+    return sum(p.numel() for p in lite.parameters()) + 4 * (320 * 9 * 11 + 11)
+
+
+def test_counts_every_labelled_pixel_of_every_photo(evaluation: dict, sample: Path) -> None:
+    coco = CocoFile(sample / "val.json", sample, taxonomy=Taxonomy.load("trash10"))
+    truth = np.concatenate([coco.paint(photo).ravel() for photo in coco.photos])
+    expected = np.bincount(truth[truth != 255], minlength=11)
+    for kind in ("raw", "refined"):
+        assert np.array_equal(np.sum(evaluation[kind]["confusion"], axis=1), expected)
+
+
+def test_label_pngs_and_per_photo_counts_give_the_same_scores(
+    evaluation: dict, tiny_run: Path, sample: Path
+) -> None:
+    coco = CocoFile(sample / "val.json", sample, taxonomy=Taxonomy.load("trash10"))
+    with gzip.open(tiny_run / "per_photo.jsonl.gz", "rt") as file:
+        lines = [json.loads(line) for line in file]
+    assert [line["image_id"] for line in lines] == [photo.id for photo in coco.photos]
+    for kind in ("raw", "refined"):
+        counts = [PhotoCounts.from_json(line[kind]) for line in lines]
+        assert scores_from_counts(counts, 11, 0)["miou"] == evaluation[kind]["miou"]
+        confusion = np.zeros((11, 11), int)
+        for photo in coco.photos:
+            png = tiny_run / "labels" / kind / Path(photo.file_name).with_suffix(".png")
+            ids, truth = cv2.imread(str(png), cv2.IMREAD_UNCHANGED), coco.paint(photo)
+            known = truth != 255
+            np.add.at(confusion, (truth[known], ids[known]), 1)
+        assert confusion.tolist() == evaluation[kind]["confusion"]
+
+
+def test_prints_one_table(tiny_run: Path) -> None:
+    out = (tiny_run / "stdout.txt").read_text()
+    assert "raw  refined   change" in out
+    for word in ("Battery", "mean IoU", "boundary F1", "s per photo", "chose the checkpoint"):
+        assert word in out
+
+
+def test_wandb_has_scores_masks_and_configuration(tiny_run: Path) -> None:
+    logged = read(tiny_run)
+    keys = {key for row in logged["history"] for key in row}
+    assert {"train/loss", "val/miou", "val/iou/Paper", "photos"} <= keys
+    assert any(key.startswith("lr-") for key in keys)
+    assert any(key.startswith("confusion/raw") for key in keys)
+    assert any(key.startswith("iou_per_class/refined") for key in keys)
+    assert logged["config"]["model"]["init_args"]["backbone"] == "tf_efficientnet_lite0"
+    assert "val/refined/boundary_f1" in logged["summary"]
+    photos = next(row["photos"] for row in logged["history"] if "photos" in row)
+    masks = [path for path in logged["media"] if "mask" in str(path)]
+    assert photos["count"] == 4
+    assert len(masks) == 4 * 3  # true, raw, refined
+    shown = cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(shown)) <= {*range(11), 255}
+
+
+def test_evaluate_scores_a_run_again_without_changing_it(tiny_run: Path, run_verb: Verb) -> None:
+    before = (tiny_run / "evaluation.json").read_text()
+    out = tiny_run.parent / "again"
+    done = run_verb("evaluate", "--run", tiny_run, "--crf", "null", "--out", out)
+    assert done.returncode == 0, done.stderr
+    again = json.loads((out / "evaluation.json").read_text())
+    assert again["raw"]["confusion"] == json.loads(before)["raw"]["confusion"]
+    assert again["refined"] is None
+    assert again["crf"] is None
+    assert "CRF: off" in done.stdout
+    assert (tiny_run / "evaluation.json").read_text() == before
+
+
+def test_predict_writes_labels_overlays_lists_and_probabilities(
+    tiny_run: Path, run_verb: Verb, sample: Path, tmp_path: Path
+) -> None:
+    done = run_verb(
+        "predict", sample / "val", "--run", tiny_run, "--out", tmp_path,
+        "--save_probabilities", "true", "--heat_maps", "true",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (sample / "val").iterdir())
+    evaluated = tiny_run / "labels" / "refined" / "val"
+    results = json.loads((tmp_path / "results.json").read_text())
+    areas = (tmp_path / "areas.csv").read_text().splitlines()
+    assert areas[0] == "photo,class,pixels,share"
+    for name in names:
+        ids = cv2.imread(str(tmp_path / "labels" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        same = cv2.imread(str(evaluated / Path(name).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
+        assert np.array_equal(ids, same)  # predict and evaluate are one path
+        for result in results:
+            if result["file_name"] == name:
+                region = rle.decode(result["segmentation"]).astype(bool)
+                assert np.array_equal(region, ids == result["category_id"])
+        listed = sum(int(line.split(",")[2]) for line in areas if line.startswith(f"{name},"))
+        assert listed == ids.size
+        stored = np.load(tmp_path / "probabilities" / f"{name}.npz")
+        assert stored["probabilities"].shape == (11, 64, 64)
+        assert cv2.imread(str(tmp_path / "overlays" / f"{name}.jpg")).shape == (64, 64, 3)
+    assert (tmp_path / "heat_maps" / f"{names[0]}.Paper.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["nothing.jpg"], "nothing.jpg: no such photo or folder"),
+        (["."], "no photos (.bmp"),
+    ],
+)
+def test_predict_says_what_is_missing(
+    args: list[str], words: str, tiny_run: Path, tmp_path: Path, run_verb: Verb
+) -> None:
+    (tmp_path / "empty").mkdir()
+    target = [tmp_path / "empty" if arg == "." else arg for arg in args]
+    done = run_verb("predict", *target, "--run", tiny_run, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+KILL = """
+import os, signal, sys
+import torch
+from segment.fit import fit
+from segment.modules import SegmentationModule
+where, at = sys.argv[1], int(sys.argv[2])
+seen = 0
+def strike():
+    global seen
+    seen += 1
+    if seen == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+save, step = torch.save, SegmentationModule.training_step
+def dying_save(content, file, *args, **kwargs):
+    save(content, file, *args, **kwargs)
+    strike()
+def dying_step(self, *args):
+    strike()
+    return step(self, *args)
+if where == "save":
+    torch.save = dying_save
+else:
+    SegmentationModule.training_step = dying_step
+fit(sys.argv[3:])
+"""
+
+
+@pytest.mark.parametrize(
+    ("where", "at", "workers"), [("save", 4, 0), ("step", 5, 2), ("step", 2, 0)]
+)
+def test_a_killed_and_resumed_run_ends_with_the_same_weights(
+    where: str, at: int, workers: int, dropout_run: Path, dropout_config: Path,
+    run_verb: Verb, tmp_path: Path,
+) -> None:  # fmt: skip
+    killed = subprocess.run(
+        [
+            sys.executable, "-c", KILL, where, str(at), "--config", str(dropout_config),
+            "--data.workers", str(workers), "--trainer.default_root_dir", str(tmp_path),
+        ],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert killed.returncode == -9, killed.stderr
+    (run,) = (tmp_path / "dropout").iterdir()
+    resumed = run_verb("fit", "--resume", run)
+    assert resumed.returncode == 0, resumed.stderr
+    whole, pieces = weights(dropout_run), weights(run)
+    assert whole.keys() == pieces.keys()
+    assert all(torch.equal(whole[key], pieces[key]) for key in whole)
+    assert sorted(path.name for path in (run / "checkpoints").glob("*.ckpt")) == [
+        "best.ckpt", "last.ckpt",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def dropout_config(experiment: Path) -> Path:
+    """VGG-16 with dropout in fc6 and fc7, three epochs of two steps."""
+    content = yaml.safe_load(experiment.read_text())
+    content["model"] = {
+        "class_path": "segment.modules.DeepLabV1Module",
+        "init_args": {"num_classes": 11, "pretrained": False},
+    }
+    content["data"] |= {"crop_size": 33, "batch_size": 4, "short_side": 33}
+    content["trainer"] |= {"max_epochs": 3, "logger": False, "num_sanity_val_steps": 0}
+    content["crf"] = None
+    path = experiment.parent / "dropout.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+@pytest.fixture(scope="module")
+def dropout_run(
+    dropout_config: Path, run_verb: Verb, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    root = tmp_path_factory.mktemp("whole")
+    done = run_verb("fit", "--config", dropout_config, "--trainer.default_root_dir", root)
+    assert done.returncode == 0, done.stderr
+    (run,) = (root / "dropout").iterdir()
+    return run
+
+
+def test_the_dropout_run_does_depend_on_its_seed(
+    dropout_config: Path, dropout_run: Path, run_verb: Verb, tmp_path: Path
+) -> None:
+    # Without this the test above would pass for a run that draws nothing.
+    done = run_verb(
+        "fit", "--config", dropout_config, "--trainer.default_root_dir", tmp_path,
+        "--seed_everything", "2",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "dropout").iterdir()
+    other, whole = weights(run), weights(dropout_run)
+    assert not all(torch.equal(whole[key], other[key]) for key in whole)
+
+
+def test_two_processes_score_exactly_what_one_does(
+    tiny_run: Path, run_verb: Verb, tmp_path: Path, evaluation: dict
+) -> None:
+    # Five photos do not divide by two: one process gets padding that must not count.
+    done = run_verb(
+        "evaluate", "--run", tiny_run, "--out", tmp_path / "two",
+        "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    two = json.loads((tmp_path / "two" / "evaluation.json").read_text())
+    for kind in ("raw", "refined"):
+        for key in ("confusion", "boundary_f1", "trimap_miou", "calibration"):
+            assert two[kind][key] == evaluation[kind][key]
+    with gzip.open(tmp_path / "two" / "per_photo.jsonl.gz", "rt") as file:
+        ids = [json.loads(line)["image_id"] for line in file]
+    with gzip.open(tiny_run / "per_photo.jsonl.gz", "rt") as file:
+        assert ids == [json.loads(line)["image_id"] for line in file]
+    assert done.stdout.count("IoU by class") == 1
+
+
+def test_two_processes_train_one_model(experiment: Path, run_verb: Verb, tmp_path: Path) -> None:
+    done = run_verb(
+        "fit", "--config", experiment, "--trainer.default_root_dir", tmp_path,
+        "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "true",
+        "--trainer.accumulate_grad_batches", "2", "--data.batch_size", "1",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "tiny").iterdir()  # one folder, not one per process
+    assert json.loads((run / "evaluation.json").read_text())["annotations"]["photos"] == 5

@@ -1,0 +1,53 @@
+"""Reads an offline `.wandb` file back: LevelDB's log format around protobuf records."""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wandb.proto.wandb_internal_pb2 import Record
+
+HEADER, BLOCK = 7, 32 * 1024
+FULL, FIRST, LAST = 1, 2, 4
+
+
+def records(path: Path) -> Iterator[Record]:
+    """The file's records, joined where they span blocks."""
+    data = path.read_bytes()
+    place, joined = HEADER, b""
+    while place + 7 <= len(data):
+        left = BLOCK - place % BLOCK
+        if left < 7:  # too short for a header: padding
+            place += left
+            continue
+        length, kind = struct.unpack_from("<HB", data, place + 4)
+        chunk = data[place + 7 : place + 7 + length]
+        place += 7 + length
+        joined = chunk if kind in (FULL, FIRST) else joined + chunk
+        if kind in (FULL, LAST) and joined:
+            record = Record()
+            record.ParseFromString(joined)
+            yield record
+
+
+def read(run: Path) -> dict[str, Any]:
+    """What a run folder's W&B run logged: `history` rows, `summary`, `config`, `media` files."""
+    history: list[dict[str, Any]] = []
+    summary: dict[str, Any] = {}
+    config: dict[str, Any] = {}
+    for path in sorted(run.glob("wandb/offline-run-*/*.wandb")):
+        for record in records(path):
+            for item in record.run.config.update:
+                config[item.key] = json.loads(item.value_json)
+            for item in record.summary.update:
+                summary["/".join([*item.nested_key]) or item.key] = json.loads(item.value_json)
+            if record.HasField("history"):
+                history.append(
+                    {
+                        "/".join([*item.nested_key]) or item.key: json.loads(item.value_json)
+                        for item in record.history.item
+                    }
+                )
+    media = [path for path in run.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
+    return {"history": history, "summary": summary, "config": config, "media": media}
