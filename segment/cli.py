@@ -177,12 +177,11 @@ class SegmentCLI(LightningCLI):
             StepTimer(run),
             # One file each, always of the same name: a resumed run overwrites, never adds.
             ModelCheckpoint(
-                folder,
-                "best",
-                monitor="val/miou",
-                mode="max",
-                save_last=True,
-                enable_version_counter=False,
+                folder, "best", monitor="val/miou", mode="max", enable_version_counter=False
+            ),
+            # Lightning's own save_last only follows the best one.
+            ModelCheckpoint(
+                folder, "last", save_on_train_epoch_end=True, enable_version_counter=False
             ),
         ]
         if self.config.trainer.logger in (True, None):

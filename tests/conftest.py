@@ -49,7 +49,7 @@ data:
   batch_size: 3
   workers: 0
 crf: {{iterations: 2}}
-trainer: {{max_epochs: 1, accelerator: cpu, enable_progress_bar: false}}
+trainer: {{max_epochs: 1, accelerator: cpu, enable_progress_bar: false, log_every_n_steps: 1}}
 """)
     return path
 

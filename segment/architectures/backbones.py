@@ -35,10 +35,7 @@ Alignment = Literal["corner", "same", "half_pixel"]
 class VGG16Trunk(nn.Sequential):
     """The 13 convolutions of VGG-16 at an output stride of 8; indices are torchvision's `features`.
 
-    Float (N, 3, H, W) to (N, 512, H/8, W/8), rounded up.
-
-    Args:
-        pool_size: Width of the pools, 3 as released; 2 in the very first networks.
+    Float (N, 3, H, W) to (N, 512, h, w), h = (H - 1)/8 + 1 rounded down. Pools are 3x3 as released.
     """
 
     channels = 512
@@ -48,14 +45,13 @@ class VGG16Trunk(nn.Sequential):
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
 
-    def __init__(self, pool_size: Literal[2, 3] = 3) -> None:
+    def __init__(self) -> None:
         layers: list[nn.Module] = []
         previous = 3
         stages = [(64, 2), (128, 2), (256, 3), (512, 3), (512, 3)]  # VGG's table 1, column D
         for stage, (channels, convs) in enumerate(stages, start=1):
-            dilation = (
-                2 if stage == 5 else 1
-            )  # pool4 no longer strides, so conv5 looks twice as far
+            # pool4 no longer strides, so conv5 looks twice as far.
+            dilation = 2 if stage == 5 else 1
             for _ in range(convs):
                 layers += [
                     nn.Conv2d(previous, channels, 3, padding=dilation, dilation=dilation),
@@ -63,7 +59,7 @@ class VGG16Trunk(nn.Sequential):
                 ]
                 previous = channels
             stride = 2 if stage <= 3 else 1
-            layers.append(nn.MaxPool2d(pool_size, stride, padding=pool_size // 2))
+            layers.append(nn.MaxPool2d(3, stride, padding=1))
         super().__init__(*layers)
         for layer in self:
             if isinstance(layer, nn.Conv2d):

@@ -128,9 +128,7 @@ def load_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> list[s
             for key in keys:
                 kept.pop(key, None)
     left = tuple(key for key in own if key.startswith(tuple(f"{name}." for name in anew)))
-    network.load_state_dict(
-        matching(kept, own, "these weights", left if anew else ()), strict=False
-    )
+    network.load_state_dict(matching(kept, own, "these weights", left), strict=False)
     return anew
 
 
