@@ -103,18 +103,21 @@ def test_prints_one_table(tiny_run: Path) -> None:
 def test_wandb_has_scores_masks_and_configuration(tiny_run: Path) -> None:
     logged = read(tiny_run)
     keys = {key for row in logged["history"] for key in row}
-    assert {"train/loss", "val/miou", "val/iou/Paper", "photos"} <= keys
+    assert {"train/loss", "val/miou", "val/iou/Paper", "photos/count"} <= keys
     assert any(key.startswith("lr-") for key in keys)
     assert any(key.startswith("confusion/raw") for key in keys)
     assert any(key.startswith("iou_per_class/refined") for key in keys)
     assert logged["config"]["model"]["init_args"]["backbone"] == "tf_efficientnet_lite0"
     assert "val/refined/boundary_f1" in logged["summary"]
-    photos = next(row["photos"] for row in logged["history"] if "photos" in row)
-    masks = [path for path in logged["media"] if "mask" in str(path)]
-    assert photos["count"] == 4
-    assert len(masks) == 4 * 3  # true, raw, refined
-    shown = cv2.imread(str(masks[0]), cv2.IMREAD_UNCHANGED)
-    assert set(np.unique(shown)) <= {*range(11), 255}
+    photos = next(row for row in logged["history"] if "photos/count" in row)
+    assert photos["photos/count"] == 4
+    assert all(masks.keys() == {"true", "raw", "refined"} for masks in photos["photos/all_masks"])
+    stored = {str(path.relative_to(path.parents[3])): path for path in logged["media"]}
+    for masks in photos["photos/all_masks"]:
+        for mask in masks.values():
+            shown = cv2.imread(str(stored[mask["path"]]), cv2.IMREAD_UNCHANGED)
+            assert shown.shape == (64, 64)
+            assert set(np.unique(shown)) <= {*range(11), 255}
 
 
 def test_evaluate_scores_a_run_again_without_changing_it(tiny_run: Path, run_verb: Verb) -> None:
@@ -299,7 +302,7 @@ def test_two_processes_score_exactly_what_one_does(
 def test_two_processes_train_one_model(experiment: Path, run_verb: Verb, tmp_path: Path) -> None:
     done = run_verb(
         "fit", "--config", experiment, "--trainer.default_root_dir", tmp_path,
-        "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "true",
+        "--trainer.devices", "2", "--trainer.strategy", "ddp",
         "--trainer.accumulate_grad_batches", "2", "--data.batch_size", "1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -150,6 +150,7 @@ class TrashDataModule(LightningDataModule):
         self.workers = workers
         self.seed = run_seed() if seed is None else seed
         self.on_bad_photo = on_bad_photo
+        self.first_epoch = 0
         self.split = "val"  # what `test_dataloader` hands out
         self.coco: dict[str, CocoFile] = {}
 
@@ -236,7 +237,19 @@ class TrashDataModule(LightningDataModule):
     def _sampler(self, num_photos: int, *, shuffle: bool) -> PhotoSampler:
         trainer = self.trainer
         rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
-        return PhotoSampler(num_photos, self.seed, shuffle=shuffle, rank=rank, world_size=world)
+        sampler = PhotoSampler(num_photos, self.seed, shuffle=shuffle, rank=rank, world_size=world)
+        if shuffle:
+            # Workers load ahead before Lightning first calls `set_epoch`.
+            sampler.set_epoch(self.first_epoch)
+        return sampler
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint of an epoch's end: the epoch that a resumed run starts with."""
+        return {"first_epoch": self.trainer.current_epoch + 1 if self.trainer else 0}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning calls this before it asks for any loader."""
+        self.first_epoch = state_dict["first_epoch"]
 
     def _loading(self) -> dict[str, Any]:
         return {
