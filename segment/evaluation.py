@@ -183,7 +183,7 @@ class Evaluation(Callback):
             "experiment": self.experiment,
             "checkpoint": str(self.checkpoint),
             "split": self.split,
-            "notes": notes(sha256, module.trained_on, self.crf),
+            "notes": notes(sha256, module.trained_on, self.crf, self.data.skipped(self.split)),
             "annotations": {
                 "path": str(self.coco.path),
                 "sha256": sha256,
@@ -217,8 +217,8 @@ class Evaluation(Callback):
         }
 
 
-def notes(sha256: str, trained_on: dict[str, str], crf: DenseCRF | None) -> list[str]:
-    """What these photos did for the checkpoint or the CRF before they scored them."""
+def notes(sha256: str, trained_on: dict[str, str], crf: DenseCRF | None, skipped: int) -> list[str]:
+    """What a reader of the scores must know of these photos."""
     roles = {"train": "trained the network", "val": "chose the checkpoint"}
     found = [
         f"the same photos {role}, so new ones may score lower"
@@ -227,6 +227,8 @@ def notes(sha256: str, trained_on: dict[str, str], crf: DenseCRF | None) -> list
     ]
     if crf is not None and crf.tuned_on == sha256:
         found.append("the same photos tuned the CRF, so new ones may gain less from it")
+    if skipped:
+        found.append(f"{skipped} photos could not be read and are not in the scores")
     return found
 
 

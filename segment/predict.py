@@ -28,16 +28,16 @@ from tqdm import tqdm
 
 from segment.cli import SegmentParser, user_errors
 from segment.crf import DenseCRF
+from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
 from segment.data.taxonomy import Taxonomy
+from segment.labels import labels_of
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, config_of, write_json
 from segment.scoring import (
-    Labels,
     Photo,
     WorkerPool,
     default_workers,
-    labels_of,
     refine,
     write_labels,
 )
@@ -47,11 +47,26 @@ ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 @dataclass(frozen=True)
+class Source:
+    """A photo to predict.
+
+    Args:
+        path: The file.
+        name: Unique in the output: the path below its folder.
+        image_id: Its id in a COCO json, else its place in the list.
+    """
+
+    path: Path
+    name: str
+    image_id: int
+
+
+@dataclass(frozen=True)
 class Job:
     """A photo with the network's answer, and what to make of it."""
 
     photo: Photo
-    name: str  # of the photo below its folder
+    source: Source
     out: Path
     crf: DenseCRF | None
     taxonomy: Taxonomy
@@ -63,7 +78,7 @@ class Job:
 class Predicted:
     """What the lists of all photos need of one."""
 
-    name: str
+    source: Source
     size: tuple[int, int]
     areas: dict[int, int]  # pixels by train id
     rles: dict[int, str]
@@ -76,17 +91,18 @@ def write_prediction(job: Job) -> Predicted:
     probabilities = job.photo.probabilities
     if job.crf is not None:
         probabilities, _ = refine(job.photo, job.crf)
-    labels = labels_of(probabilities, (height, width))
-    write_labels(job.out / "labels" / f"{job.name}.png", labels.ids)
+    labels = labels_of(torch.from_numpy(probabilities), (height, width))
+    ids = labels.ids.numpy()
+    write_labels(job.out / "labels" / f"{job.source.name}.png", ids)
     colors = np.array(job.taxonomy.colors, np.uint8)
-    _write(job.out / "overlays" / f"{job.name}.jpg", overlay(job.photo.image, labels.ids, colors))
+    _write(job.out / "overlays" / f"{job.source.name}.jpg", overlay(job.photo.image, ids, colors))
     if job.heat_maps:
         for name, values in zip(job.taxonomy.classes, probabilities, strict=True):
             heat = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
             heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
-            _write(job.out / "heat_maps" / f"{job.name}.{name}.png", heat[..., ::-1])
+            _write(job.out / "heat_maps" / f"{job.source.name}.{name}.png", heat[..., ::-1])
     if job.save_probabilities:
-        path = job.out / "probabilities" / f"{job.name}.npz"
+        path = job.out / "probabilities" / f"{job.source.name}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             path,
@@ -94,21 +110,21 @@ def write_prediction(job: Job) -> Predicted:
             classes=np.array(job.taxonomy.classes),
             size=np.array([height, width]),
         )
-    return _summary(job, labels)
+    return _summary(job, ids, labels.confidence.numpy())
 
 
-def _summary(job: Job, labels: Labels) -> Predicted:
-    counts = np.bincount(labels.ids.ravel(), minlength=job.taxonomy.num_classes)
+def _summary(job: Job, ids: np.ndarray, confidence: np.ndarray) -> Predicted:
+    counts = np.bincount(ids.ravel(), minlength=job.taxonomy.num_classes)
     present = [int(index) for index in np.flatnonzero(counts)]
     objects = [index for index in present if index != job.taxonomy.background]
     rles, scores = {}, {}
     for index in objects:
-        region = labels.ids == index
+        region = ids == index
         rles[index] = rle.encode(np.asfortranarray(region.astype(np.uint8)))["counts"].decode()
-        scores[index] = round(float(labels.confidence[region].mean()), 4)
+        scores[index] = round(float(confidence[region].mean()), 4)
     areas = {index: int(counts[index]) for index in present}
-    height, width = labels.ids.shape
-    return Predicted(job.name, (height, width), areas, rles, scores)
+    height, width = ids.shape
+    return Predicted(job.source, (height, width), areas, rles, scores)
 
 
 def overlay(image: np.ndarray, ids: np.ndarray, colors: np.ndarray, opacity: float = 0.55) -> Any:
@@ -133,38 +149,55 @@ def _write(path: Path, image: np.ndarray) -> None:
         raise ValueError(f"{path}: cannot be written; is the disk full or the folder protected?")
 
 
-def find_photos(sources: Iterable[str]) -> dict[str, Path]:
-    """Photos by a name that is unique in the output; folders are searched through.
+def find_photos(sources: Iterable[str], root: str | None) -> list[Source]:
+    """The photos that were asked for, each once, in order.
+
+    Args:
+        sources: Photos, folders (searched through) and COCO json files; of those, `images` alone
+            are read.
+        root: Folder of the photos in json files; None is the json's own.
 
     Raises:
         ValueError: A source does not exist, nothing is found, or two photos share a name.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, Source] = {}
     for source in map(Path, sources):
         if not source.exists():
             raise ValueError(f"{source}: no such photo or folder.")
-        inside = source.is_dir()
-        paths = sorted(path for path in source.rglob("*") if path.is_file()) if inside else [source]
-        for path in paths:
-            if inside and path.suffix.lower() not in ENDINGS:
-                continue
-            name = str(path.relative_to(source) if inside else Path(path.name))
-            if name in found and found[name] != path:
+        for path, name, image_id in _photos_of(source, root):
+            known = found.get(name)
+            if known is not None and known.path != path:
                 raise ValueError(
-                    f"{path} and {found[name]} would be written to the same name {name}; "
+                    f"{path} and {known.path} would be written to the same name {name}; "
                     f"predict them into different folders."
                 )
-            found[name] = path
+            found[name] = Source(path, name, len(found) if image_id is None else image_id)
     if not found:
         raise ValueError(f"no photos ({', '.join(sorted(ENDINGS))}) in {', '.join(sources)}.")
-    return found
+    return list(found.values())
+
+
+def _photos_of(source: Path, root: str | None) -> Iterator[tuple[Path, str, int | None]]:
+    if source.suffix == ".json":
+        coco = CocoFile(source, source.parent if root is None else Path(root))
+        for photo in coco.photos:
+            yield coco.photo_path(photo), photo.file_name, photo.id
+    elif source.is_dir():
+        for path in sorted(source.rglob("*")):
+            if path.is_file() and path.suffix.lower() in ENDINGS:
+                yield path, str(path.relative_to(source)), None
+    else:
+        yield source, source.name, None
 
 
 def _arguments() -> jsonargparse.ArgumentParser:
     parser = SegmentParser(prog="python -m segment.predict", description=__doc__)
-    parser.add_argument("photos", type=str, nargs="+", help="Photos, or folders of photos.")
+    parser.add_argument(
+        "photos", type=str, nargs="+", help="Photos, folders of photos, or COCO json files."
+    )
     parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
     parser.add_argument("--out", type=str, required=True, help="Folder to write to.")
+    parser.add_argument("--root", type=str | None, help="Photos of a json; null: its own folder.")
     parser.add_argument(
         "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
     )
@@ -189,7 +222,7 @@ def predict(args: Sequence[str]) -> None:
     config = parser.parse_args(list(args))
     crf: DenseCRF | None = parser.instantiate(config).crf
     out = Path(config.out)
-    photos = find_photos(config.photos)
+    photos = find_photos(config.photos, config.root)
     module = load_checkpoint(checkpoint_of(Path(config.run), config.checkpoint))
     device = torch.device(config.device or _fastest())
     module.to(device)
@@ -201,14 +234,14 @@ def predict(args: Sequence[str]) -> None:
         workers = 0 if len(photos) < 4 else default_workers()
 
     def jobs() -> Iterator[Job]:
-        for name, path in tqdm(photos.items(), unit="photo", disable=None):
-            image = read_photo(path)
+        for source in tqdm(photos, unit="photo", disable=None):
+            image = read_photo(source.path)
             tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
             with torch.inference_mode():
                 probabilities = module.probabilities(tensor)[0].cpu().numpy()
             yield Job(
                 Photo(image, probabilities),
-                name,
+                source,
                 out,
                 crf,
                 taxonomy,
@@ -247,14 +280,14 @@ def _fastest() -> str:
 def _write_lists(out: Path, done: list[Predicted], taxonomy: Taxonomy) -> None:
     results = [
         {
-            "image_id": number,
-            "file_name": photo.name,
+            "image_id": photo.source.image_id,
+            "file_name": photo.source.name,
             "category_id": index,
             "category": taxonomy.classes[index],
             "segmentation": {"size": list(photo.size), "counts": counts},
             "score": photo.scores[index],
         }
-        for number, photo in enumerate(done)
+        for photo in done
         for index, counts in photo.rles.items()
     ]
     write_json(out / "results.json", results)
@@ -264,7 +297,7 @@ def _write_lists(out: Path, done: list[Predicted], taxonomy: Taxonomy) -> None:
         for photo in done:
             for index, pixels in photo.areas.items():
                 share = pixels / (photo.size[0] * photo.size[1])
-                table.writerow([photo.name, taxonomy.classes[index], pixels, f"{share:.6f}"])
+                table.writerow([photo.source.name, taxonomy.classes[index], pixels, f"{share:.6f}"])
 
 
 if __name__ == "__main__":

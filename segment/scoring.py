@@ -22,9 +22,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from segment.crf import DenseCRF
+from segment.labels import labels_of
 from segment.metrics import PhotoCounts, count_photo
-
-STRIP_ROWS = 256  # rows of the photo whose probabilities exist at full size at one time
 
 
 @dataclass(frozen=True)
@@ -38,43 +37,6 @@ class Photo:
 
     image: NDArray[np.uint8]
     probabilities: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Labels:
-    """Train ids uint8 (H, W) and the probability of each, float32 (H, W)."""
-
-    ids: NDArray[np.uint8]
-    confidence: NDArray[np.float32]
-
-
-def labels_of(probabilities: NDArray[np.float32], size: tuple[int, int]) -> Labels:
-    """The most probable class per pixel of the photo.
-
-    Probabilities (C, h, w) are upsampled bilinearly in strips, so that a 12-megapixel photo with
-    60 classes never exists as (C, H, W), which would be 2.9 GB.
-    """
-    height, width = size
-    source = torch.from_numpy(np.ascontiguousarray(probabilities))
-    ids = np.empty(size, np.uint8)
-    confidence = np.empty(size, np.float32)
-    rows = source.shape[1]
-    # Half-pixel coordinates, as F.interpolate(align_corners=False) has them.
-    centres = ((torch.arange(height) + 0.5) * rows / height - 0.5).clamp(0, rows - 1)
-    above = centres.floor().long()
-    below = (above + 1).clamp(max=rows - 1)
-    part = (centres - above)[:, None]
-    for start in range(0, height, STRIP_ROWS):
-        strip = slice(start, min(start + STRIP_ROWS, height))
-        if rows == height:
-            band = source[:, strip]
-        else:
-            band = torch.lerp(source[:, above[strip]], source[:, below[strip]], part[strip])
-        if source.shape[2] != width:
-            band = F.interpolate(band[None], (band.shape[1], width), mode="bilinear")[0]
-        best, index = band.max(0)
-        ids[strip], confidence[strip] = index.numpy(), best.numpy()
-    return Labels(ids, confidence)
 
 
 def refine(photo: Photo, crf: DenseCRF) -> tuple[NDArray[np.float32], float]:
@@ -146,9 +108,9 @@ def score(job: Job) -> Scored:
 def _count(
     job: Job, probabilities: NDArray[np.float32], size: tuple[int, int], classes: int, kind: str
 ) -> PhotoCounts:
-    labels = labels_of(probabilities, size)
-    write_labels(job.labels / kind / job.png, labels.ids)
-    return count_photo(job.truth, labels.ids, labels.confidence, classes)
+    ids, confidence = (part.numpy() for part in labels_of(torch.from_numpy(probabilities), size))
+    write_labels(job.labels / kind / job.png, ids)
+    return count_photo(job.truth, ids, confidence, classes)
 
 
 def write_labels(path: Path, ids: NDArray[np.uint8]) -> None:

@@ -17,8 +17,9 @@ from lightning.pytorch.utilities import rank_zero_info
 from wandb.sdk.wandb_run import Run
 
 from segment.crf import DenseCRF
+from segment.labels import labels_of
 from segment.modules import SegmentationModule
-from segment.scoring import Photo, labels_of, refine
+from segment.scoring import Photo, refine
 
 
 def is_online() -> bool:
@@ -130,11 +131,15 @@ class LogPredictions(Callback):
             truth = cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST)
         small = Photo(np.ascontiguousarray(photo), probabilities)
         shape = truth.shape[0], truth.shape[1]
-        masks = {"true": truth, "raw": labels_of(probabilities, shape).ids}
+        masks = {
+            "true": truth,
+            "raw": labels_of(torch.from_numpy(probabilities), shape).ids.numpy(),
+        }
         if self.crf is not None:
             # Widths are in pixels of the photo itself, so they shrink with it.
             crf = self.crf.scaled(scale)
-            masks["refined"] = labels_of(refine(small, crf)[0], shape).ids
+            refined, _ = refine(small, crf)
+            masks["refined"] = labels_of(torch.from_numpy(refined), shape).ids.numpy()
         assert module.taxonomy is not None
         names = {**dict(enumerate(module.taxonomy.classes)), 255: "unlabelled"}
         return wandb.Image(

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -180,6 +181,62 @@ def test_predict_says_what_is_missing(
     assert "Traceback" not in done.stderr
 
 
+def test_predict_takes_the_ids_of_a_json_of_images_alone(
+    tiny_run: Path, run_verb: Verb, sample: Path, tmp_path: Path
+) -> None:
+    coco = json.loads((sample / "val.json").read_text())
+    images = [{**image, "id": image["id"] + 1000} for image in coco["images"]]
+    (tmp_path / "test.json").write_text(json.dumps({"images": images}))
+    done = run_verb(
+        "predict", tmp_path / "test.json", "--root", sample, "--run", tiny_run,
+        "--out", tmp_path / "out", "--crf", "null",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for image in images:
+        assert (tmp_path / "out" / "labels" / f"{image['file_name']}.png").is_file()
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    names = {image["id"]: image["file_name"] for image in images}
+    assert all(names[result["image_id"]] == result["file_name"] for result in results)
+
+
+@pytest.fixture
+def broken(sample: Path, tmp_path: Path) -> tuple[Path, str]:
+    """The sample set with one training photo cut short behind its header."""
+    root = tmp_path / "broken"
+    shutil.copytree(sample, root)
+    name = json.loads((root / "train.json").read_text())["images"][4]["file_name"]
+    data = (root / name).read_bytes()
+    (root / name).write_bytes(data[: len(data) // 2])
+    return root, name
+
+
+def test_a_photo_that_breaks_in_mid_epoch_stops_the_run_with_its_name(
+    experiment: Path, run_verb: Verb, broken: tuple[Path, str], tmp_path: Path
+) -> None:
+    root, name = broken
+    done = run_verb(
+        "fit", "--config", experiment, "--data.root", root, "--data.workers", "2",
+        "--trainer.default_root_dir", tmp_path, "--trainer.logger", "false",
+    )  # fmt: skip
+    assert done.returncode == 2
+    said = done.stderr[done.stderr.rindex("error: ") :]
+    assert name in said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) <= 2
+
+
+def test_or_is_skipped_and_counted(
+    experiment: Path, run_verb: Verb, broken: tuple[Path, str], tmp_path: Path
+) -> None:
+    done = run_verb(
+        "fit", "--config", experiment, "--data.root", broken[0], "--data.workers", "2",
+        "--data.on_bad_photo", "skip", "--trainer.default_root_dir", tmp_path,
+        "--trainer.logger", "false",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "1 photos of train could not be read" in done.stderr
+
+
 def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
@@ -304,6 +361,7 @@ def test_two_processes_train_one_model(experiment: Path, run_verb: Verb, tmp_pat
         "fit", "--config", experiment, "--trainer.default_root_dir", tmp_path,
         "--trainer.devices", "2", "--trainer.strategy", "ddp",
         "--trainer.accumulate_grad_batches", "2", "--data.batch_size", "1",
+        "--trainer.precision", "bf16-mixed",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "tiny").iterdir()  # one folder, not one per process

@@ -6,7 +6,7 @@ draws a seed for every photo and hands it to the dataset, whoever loads it.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -153,6 +153,7 @@ class TrashDataModule(LightningDataModule):
         self.first_epoch = 0
         self.split = "val"  # what `test_dataloader` hands out
         self.coco: dict[str, CocoFile] = {}
+        self.datasets: dict[str, CocoSegmentation] = {}
 
     def prepare_data(self) -> None:
         """Generate the embedded set, where the experiment asks for it. One process per node."""
@@ -199,7 +200,7 @@ class TrashDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented crops; the last incomplete batch of an epoch is left out."""
-        dataset = CocoSegmentation(self.read("train"), self.train_transform, self.on_bad_photo)
+        dataset = self._dataset("train", self.train_transform)
         sampler = self._sampler(len(dataset), shuffle=True)
         return DataLoader(
             dataset,
@@ -225,7 +226,7 @@ class TrashDataModule(LightningDataModule):
         One at a time: photos differ in size, memory stays flat, and no score depends on which
         photos share a batch.
         """
-        dataset = CocoSegmentation(self.read(split), None, self.on_bad_photo)
+        dataset = self._dataset(split, None)
         return DataLoader(
             dataset,
             batch_size=1,
@@ -233,6 +234,21 @@ class TrashDataModule(LightningDataModule):
             collate_fn=_collate,
             **self._loading(),
         )
+
+    def _dataset(self, split: str, transform: Callable | None) -> CocoSegmentation:
+        dataset = CocoSegmentation(self.read(split), transform, self.on_bad_photo)
+        self.datasets[split] = dataset
+        return dataset
+
+    def skipped(self, split: str) -> int:
+        """Photos of a split that could not be read so far, where `on_bad_photo` is `skip`."""
+        return int(self.datasets[split].skipped.sum()) if split in self.datasets else 0
+
+    def teardown(self, stage: str) -> None:
+        """Tell how many photos were skipped."""
+        for split in self.datasets:
+            if self.skipped(split):
+                log.warning(f"{self.skipped(split)} photos of {split} could not be read.")
 
     def _sampler(self, num_photos: int, *, shuffle: bool) -> PhotoSampler:
         trainer = self.trainer

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from segment.data.coco import CocoFile, Photo
+from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
 from segment.data.taxonomy import IGNORE
 
@@ -44,7 +44,8 @@ class CocoSegmentation(Dataset[Item]):
             photo and process.
 
     Attributes:
-        skipped: Image ids of the photos this process could not read.
+        skipped: One flag per photo that could not be read, bool (photos,), in memory that loader
+            processes share.
 
     Raises:
         ValueError: `on_bad_photo` is neither word.
@@ -59,7 +60,7 @@ class CocoSegmentation(Dataset[Item]):
         if on_bad_photo not in ("stop", "skip"):
             raise ValueError(f"on_bad_photo is {on_bad_photo!r}; write 'stop' or 'skip'.")
         self.coco, self.transform, self.on_bad_photo = coco, transform, on_bad_photo
-        self.skipped: set[int] = set()
+        self.skipped = torch.zeros(len(coco.photos), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
         return len(self.coco.photos)
@@ -78,7 +79,7 @@ class CocoSegmentation(Dataset[Item]):
             ValueError: The photo cannot be read, or is not of the json's size.
         """
         draw = Draw(*key) if isinstance(key, tuple) else Draw(key)
-        item = self._load(self.coco.photos[draw.index])
+        item = self._load(draw.index)
         if self.transform is not None:
             if draw.seed is None:
                 item = self.transform(item)
@@ -92,7 +93,8 @@ class CocoSegmentation(Dataset[Item]):
             item["image_id"] = -1
         return item
 
-    def _load(self, photo: Photo) -> Item:
+    def _load(self, index: int) -> Item:
+        photo = self.coco.photos[index]
         height, width = photo.height, photo.width
         path = self.coco.photo_path(photo)
         try:
@@ -100,8 +102,8 @@ class CocoSegmentation(Dataset[Item]):
         except ValueError as error:
             if self.on_bad_photo == "stop":
                 raise
-            if photo.id not in self.skipped:
-                self.skipped.add(photo.id)
+            if not self.skipped[index]:
+                self.skipped[index] = True
                 _log.warning("skipping a photo: %s", error)
             return {
                 "image": tv_tensors.Image(torch.zeros(3, height, width, dtype=torch.uint8)),

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from segment.architectures.pretrained import load_weights
 from segment.data.taxonomy import IGNORE, Taxonomy
 from segment.data.transforms import evaluation_image
+from segment.labels import labels_of
 from segment.metrics import SegmentationScores
 from segment.seeds import mix_seed, run_seed
 
@@ -268,12 +269,9 @@ class SegmentationModule(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one photo at the size of its annotation."""
         self.val_scores.to(self.device)
-        probabilities = self.probabilities(batch["image"])
         mask = batch["mask"]
-        # An exact multiple is not needed: labels are taken where the annotation has pixels.
-        if probabilities.shape[-2:] != mask.shape[-2:]:
-            probabilities = F.interpolate(probabilities, mask.shape[-2:], mode="bilinear")
-        self.val_scores.update_confusion(probabilities.argmax(1), mask)
+        ids = labels_of(self.probabilities(batch["image"])[0], (mask.shape[1], mask.shape[2])).ids
+        self.val_scores.update_confusion(ids[None].long(), mask)
 
     def on_validation_epoch_end(self) -> None:
         """Log `val/miou`, which chooses the checkpoint, and the IoU of every class."""
