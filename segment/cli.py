@@ -11,6 +11,7 @@ Every setting can be given on the command line too: `--data.batch_size 4`, `--cr
 
 import argparse
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -34,6 +36,9 @@ from segment.runs import (
     SaveInterrupted,
     config_of,
     new_run,
+    read_config,
+    read_yaml,
+    remove_rubbish,
     write_atomically,
 )
 from segment.tracking import LogPredictions, Tracker
@@ -72,7 +77,7 @@ class SegmentCLI(LightningCLI):
         verb_arguments: Callable[[jsonargparse.ArgumentParser], None],
     ) -> None:
         jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=TRUSTED)
-        self.verb_arguments = verb_arguments
+        self.verb, self.verb_arguments = verb, verb_arguments
         self.run_folder: Path
         super().__init__(
             SegmentationModule,
@@ -114,8 +119,12 @@ class SegmentCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse, without Lightning's warning about arguments passed from Python."""
-        if not any(word in ("-c", "--config", "-h", "--help") for word in args):
-            stop("no experiment given; name one, for instance --config experiments/smoke.yaml.")
+        if not any(re.match(r"(-c|--config|-h|--help)(=|$)", word) for word in args):
+            stop(
+                "no run given; name one, for instance --run runs/smoke/2026-01-31_12-00-00."
+                if self.verb == "evaluate"
+                else "no experiment given; name one, for instance --config experiments/smoke.yaml."
+            )
         _check_files(args)
         self.config = parser.parse_args(args)
         if self.config.experiment is None:
@@ -126,6 +135,9 @@ class SegmentCLI(LightningCLI):
         trainer = self.config.trainer
         if "run" in self.config:  # evaluate: the checkpoint itself says what its module is
             del self.config["model"]
+            own = read_config(Path(self.config.run))
+            if self.config.data.root != own["data"]["root"]:
+                self.config.data.sample = None  # other photos: nothing is to be generated there
         self.root = trainer.default_root_dir or "runs"
         if trainer.strategy == "ddp":
             # Lightning's own waits half an hour (gloo) for a process that died.
@@ -149,6 +161,7 @@ class SegmentCLI(LightningCLI):
             run = Path(given)  # Lightning started this process for one that made the folder
         elif resume is not None:
             run = resume
+            remove_rubbish(run)
         elif self.trainer.is_global_zero:
             run = new_run(self.config.experiment, self.root)
         else:
@@ -170,7 +183,11 @@ class SegmentCLI(LightningCLI):
 
     def _attach(self, run: Path) -> None:
         trainer = self.trainer
+        # `callbacks` holds Lightning's own ModelCheckpoint already, which would add a third file.
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [
+            one for one in callbacks if not (isinstance(one, ModelCheckpoint) and not one.dirpath)
+        ]
         folder = run / "checkpoints"
         callbacks += [
             SaveInterrupted(folder),
@@ -197,12 +214,17 @@ class SegmentCLI(LightningCLI):
 
 def _check_files(args: Sequence[str]) -> None:
     """Say which configuration file is missing, before the parser says it at length."""
-    for place, word in enumerate(args[:-1]):
-        path = Path(args[place + 1])
-        if word in ("-c", "--config") and not path.is_file():
+    named = [args[place + 1] for place, word in enumerate(args[:-1]) if word in ("-c", "--config")]
+    named += [word.split("=", 1)[1] for word in args if re.match(r"(-c|--config)=", word)]
+    for path in map(Path, named):
+        if not path.is_file():
             near = sorted(str(other) for other in path.parent.glob("*.yaml"))
             hint = f"; there are {', '.join(near)}" if near else ""
             stop(f"{path}: no such configuration file{hint}.")
+        try:
+            read_yaml(path)
+        except ValueError as error:
+            stop(str(error))
 
 
 def stop(message: str) -> NoReturn:
@@ -215,6 +237,12 @@ def user_errors(function: Callable[[], None]) -> None:
     """Run a verb; a ValueError of ours is the user's to mend, so it comes without a traceback."""
     try:
         function()
+    except MisconfigurationException as error:  # what Lightning says of trainer settings
+        stop(f"trainer: {str(error).splitlines()[0]}")
+    except OSError as error:
+        if error.filename is None:
+            raise
+        stop(f"{error.filename}: {error.strerror}.")
     except (ValueError, ImportError) as error:
         message = _message_for_users(error)
         if message is None:
@@ -234,4 +262,6 @@ def _message_for_users(error: Exception) -> str | None:
     if text.startswith("Does not validate"):  # a dataclass refused its values
         return explain(text)
     frames = traceback.extract_tb(error.__traceback__)
+    if any("accelerator_connector" in frame.filename for frame in frames):
+        return f"trainer: {text}"  # Lightning's word on accelerator, strategy, devices, precision
     return text if frames and frames[-1].filename.startswith(here) else None

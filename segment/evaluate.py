@@ -46,10 +46,13 @@ def evaluate(
 ) -> None:
     """Score `checkpoint` on a split with the CLI's data, CRF and trainer; print and write."""
     trainer, data = cli.trainer, cli.datamodule
-    scoring = Evaluation(out, cli.config.experiment, checkpoint, split, cli.crf, workers)
+    scoring = Evaluation(run, out, cli.config.experiment, checkpoint, split, cli.crf, workers)
     trainer.callbacks.append(scoring)  # type: ignore[attr-defined]
     data.split = split
-    trainer.test(load_checkpoint(checkpoint), datamodule=data, verbose=False)
+    module = load_checkpoint(checkpoint)
+    if data.taxonomy_source is None and module.taxonomy is not None:
+        data.use_taxonomy(module.taxonomy)  # not what this split's json happens to list
+    trainer.test(module, datamodule=data, verbose=False)
     if scoring.result is not None:
         log_evaluation(trainer, scoring.result)
         print(table(scoring.result))

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Iterable
 from dataclasses import asdict
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from segment.cost import multiply_adds, peak_memory_mb, training_cost
 from segment.crf import DenseCRF
 from segment.data.datamodule import TrashDataModule
+from segment.labels import labels_of
 from segment.metrics import SegmentationScores
 from segment.modules import SegmentationModule
 from segment.runs import write_json
-from segment.scoring import Job, Photo, Scored, WorkerPool, default_workers, score
+from segment.scoring import Job, Scored, WorkerPool, at_most, default_workers, score
 from segment.seeds import run_seed
 
 SCHEMA = 1
@@ -36,7 +37,8 @@ class Evaluation(Callback):
     a file as they come.
 
     Args:
-        out: Folder to write to, the run's.
+        run: Folder of the run, which knows what training cost.
+        out: Folder to write to.
         experiment: Name of the experiment.
         checkpoint: Path of the checkpoint that is scored.
         split: `val`, `test` or `train`.
@@ -46,6 +48,7 @@ class Evaluation(Callback):
 
     def __init__(
         self,
+        run: Path,
         out: Path,
         experiment: str,
         checkpoint: Path,
@@ -53,7 +56,8 @@ class Evaluation(Callback):
         crf: DenseCRF | None,
         workers: int | None = None,
     ) -> None:
-        self.out, self.experiment, self.checkpoint = out, experiment, checkpoint
+        self.run, self.out = run, out
+        self.experiment, self.checkpoint = experiment, checkpoint
         self.split, self.crf, self.workers = split, crf, workers
         self.result: dict[str, Any] | None = None
 
@@ -74,8 +78,8 @@ class Evaluation(Callback):
         if workers is None:
             # A few photos are done before a worker has started.
             workers = 0 if len(self.coco.photos) < 8 else default_workers(trainer.world_size)
-        self.pool: WorkerPool[Job, Scored] = WorkerPool(score, workers)
         self.out.mkdir(parents=True, exist_ok=True)
+        self.pool: WorkerPool[Job, Scored] = WorkerPool(score, workers)
         self.part = self.out / f".per_photo.{trainer.global_rank}.part"
         self.part_file = self.part.open("w")
         self.crf_seconds: list[float] = []
@@ -102,11 +106,22 @@ class Evaluation(Callback):
         if image_id == -1:  # padding of the last round: another process counts this photo
             return
         name = self.names[image_id]
+        truth = batch["mask"][0].to(torch.uint8).cpu().numpy()
+        ids, confidence = labels_of(outputs[0], truth.shape)
+        image = batch["image"][0].permute(1, 2, 0).cpu().numpy()
+        maps = None
+        if self.crf is not None:
+            # Of a 12-megapixel photo only what the CRF works on goes to another process.
+            maps = at_most(outputs[0], self.crf.working_size(*truth.shape)).cpu().numpy()
         job = Job(
-            Photo(batch["image"][0].permute(1, 2, 0).cpu().numpy(), outputs[0].cpu().numpy()),
-            batch["mask"][0].to(torch.uint8).cpu().numpy(),
+            image,
+            truth,
+            ids.cpu().numpy(),
+            confidence.cpu().numpy(),
+            maps,
             image_id,
             name,
+            self.taxonomy.num_classes,
             self.crf,
             self.out / "labels",
             png_name(name),
@@ -146,7 +161,7 @@ class Evaluation(Callback):
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
         """Leave no process and no part file behind."""
-        if hasattr(self, "pool"):
+        if hasattr(self, "part_file"):
             self.pool.close()
             self.part_file.close()
             self.part.unlink(missing_ok=True)
@@ -207,11 +222,11 @@ class Evaluation(Callback):
                 "seconds_per_training_step": None,
                 "seconds_per_photo_forward": _median(self.forward_seconds),
                 "peak_memory_mb": peak_memory_mb(),
-                **training_cost(self.out),
+                **training_cost(self.run),
             },
             "per_photo": "per_photo.jsonl.gz",
             "labels": "labels",
-            "versions": {"python": sys.version.split()[0], **{p: version(p) for p in PACKAGES}},
+            "versions": {"python": sys.version.split()[0], **{p: _version(p) for p in PACKAGES}},
             "seed": run_seed(),
             "git": git_state(),
         }
@@ -233,8 +248,8 @@ def notes(sha256: str, trained_on: dict[str, str], crf: DenseCRF | None, skipped
 
 
 def png_name(file_name: str) -> str:
-    """A label PNG's name: the photo's, folders and all, without its ending."""
-    return str(Path(file_name).with_suffix(".png"))
+    """A label PNG's name: the photo's, folders and all; x.jpg and x.png stay apart."""
+    return f"{file_name}.png"
 
 
 def git_state() -> dict[str, Any] | None:
@@ -254,6 +269,13 @@ def git_state() -> dict[str, Any] | None:
             "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
         }
     except (subprocess.SubprocessError, OSError):
+        return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # the module came from elsewhere
         return None
 
 

@@ -39,7 +39,10 @@ def fit(args: Sequence[str]) -> None:
         weights_only=True,
     )
     run = Path(cli.trainer.strategy.broadcast(str(run)))
-    evaluate(cli, run, checkpoint_of(run, "best"), "val", out=run)
+    best = run / "checkpoints" / "best.ckpt"
+    if not best.is_file() and cli.trainer.is_global_zero:
+        print("No epoch was validated, so there is no best checkpoint; scoring the last one.")
+    evaluate(cli, run, checkpoint_of(run, "best" if best.is_file() else "last"), "val", out=run)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ Writes to --out:
 """
 
 import csv
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,6 @@ import cv2
 import jsonargparse
 import numpy as np
 import torch
-import yaml
 from pycocotools import mask as rle
 from tqdm import tqdm
 
@@ -33,10 +33,10 @@ from segment.data.photos import read_photo
 from segment.data.taxonomy import Taxonomy
 from segment.labels import labels_of
 from segment.modules.loading import load_checkpoint
-from segment.runs import checkpoint_of, config_of, write_json
+from segment.runs import checkpoint_of, read_config, write_json
 from segment.scoring import (
-    Photo,
     WorkerPool,
+    at_most,
     default_workers,
     refine,
     write_labels,
@@ -65,7 +65,8 @@ class Source:
 class Job:
     """A photo with the network's answer, and what to make of it."""
 
-    photo: Photo
+    image: np.ndarray
+    probabilities: np.ndarray  # at most as large as the CRF works, or the photo
     source: Source
     out: Path
     crf: DenseCRF | None
@@ -87,26 +88,27 @@ class Predicted:
 
 def write_prediction(job: Job) -> Predicted:
     """Refine one photo and write its files."""
-    height, width = job.photo.image.shape[:2]
-    probabilities = job.photo.probabilities
+    height, width = job.image.shape[:2]
+    probabilities = job.probabilities
     if job.crf is not None:
-        probabilities, _ = refine(job.photo, job.crf)
+        probabilities, _ = refine(job.image, probabilities, job.crf)
     labels = labels_of(torch.from_numpy(probabilities), (height, width))
     ids = labels.ids.numpy()
     write_labels(job.out / "labels" / f"{job.source.name}.png", ids)
     colors = np.array(job.taxonomy.colors, np.uint8)
-    _write(job.out / "overlays" / f"{job.source.name}.jpg", overlay(job.photo.image, ids, colors))
+    _write(job.out / "overlays" / f"{job.source.name}.jpg", overlay(job.image, ids, colors))
     if job.heat_maps:
         for name, values in zip(job.taxonomy.classes, probabilities, strict=True):
             heat = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
             heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
-            _write(job.out / "heat_maps" / f"{job.source.name}.{name}.png", heat[..., ::-1])
+            word = re.sub(r"[^\w -]", "_", name)  # a class name is no path
+            _write(job.out / "heat_maps" / f"{job.source.name}.{word}.png", heat[..., ::-1])
     if job.save_probabilities:
         path = job.out / "probabilities" / f"{job.source.name}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
             path,
-            probabilities=job.photo.probabilities.astype(np.float16),  # before the CRF
+            probabilities=job.probabilities.astype(np.float16),  # before the CRF
             classes=np.array(job.taxonomy.classes),
             size=np.array([height, width]),
         )
@@ -149,13 +151,14 @@ def _write(path: Path, image: np.ndarray) -> None:
         raise ValueError(f"{path}: cannot be written; is the disk full or the folder protected?")
 
 
-def find_photos(sources: Iterable[str], root: str | None) -> list[Source]:
+def find_photos(sources: Iterable[str], root: str | None, out: Path) -> list[Source]:
     """The photos that were asked for, each once, in order.
 
     Args:
         sources: Photos, folders (searched through) and COCO json files; of those, `images` alone
             are read.
         root: Folder of the photos in json files; None is the json's own.
+        out: Folder of earlier results, which are no photos.
 
     Raises:
         ValueError: A source does not exist, nothing is found, or two photos share a name.
@@ -165,6 +168,8 @@ def find_photos(sources: Iterable[str], root: str | None) -> list[Source]:
         if not source.exists():
             raise ValueError(f"{source}: no such photo or folder.")
         for path, name, image_id in _photos_of(source, root):
+            if out.resolve() in path.resolve().parents and source.is_dir():
+                continue
             known = found.get(name)
             if known is not None and known.path != path:
                 raise ValueError(
@@ -218,14 +223,21 @@ def predict(args: Sequence[str]) -> None:
     parser = _arguments()
     run = _run_of(args)
     if run is not None:  # the run's own CRF is the default
-        parser.set_defaults(crf=yaml.safe_load(config_of(run).read_text()).get("crf"))
+        parser.set_defaults(crf=read_config(run).get("crf"))
     config = parser.parse_args(list(args))
     crf: DenseCRF | None = parser.instantiate(config).crf
     out = Path(config.out)
-    photos = find_photos(config.photos, config.root)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; give --out a folder.")
+    photos = find_photos(config.photos, config.root, out)
     module = load_checkpoint(checkpoint_of(Path(config.run), config.checkpoint))
-    device = torch.device(config.device or _fastest())
-    module.to(device)
+    try:
+        device = torch.device(config.device or _fastest())
+        module.to(device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(
+            f"--device {config.device}: not to be had here; take {_fastest()} or cpu."
+        ) from error
     if module.taxonomy is None:
         raise ValueError(f"{config.run}: the checkpoint names no classes; train with `fit`.")
     taxonomy = module.taxonomy
@@ -238,9 +250,13 @@ def predict(args: Sequence[str]) -> None:
             image = read_photo(source.path)
             tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
             with torch.inference_mode():
-                probabilities = module.probabilities(tensor)[0].cpu().numpy()
+                maps = module.probabilities(tensor)[0]
+                if crf is not None:
+                    maps = at_most(maps, crf.working_size(*image.shape[:2]))
+                probabilities = maps.cpu().numpy()
             yield Job(
-                Photo(image, probabilities),
+                image,
+                probabilities,
                 source,
                 out,
                 crf,

@@ -5,6 +5,7 @@ runs/<experiment>/<time>/
     checkpoints/best.ckpt    highest validation mIoU
     checkpoints/last.ckpt    the end of the last finished epoch: `--resume` starts there
     checkpoints/interrupted.ckpt   where Ctrl-C or an error stopped it
+    cost.json                seconds per training step
     evaluation.json, per_photo.jsonl.gz, labels/     the scores of best.ckpt
     wandb/                   the W&B run
 """
@@ -16,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 
@@ -66,6 +69,43 @@ def config_of(run: Path) -> Path:
             f"give one such as runs/deeplab_crf/2026-01-31_12-00-00."
         )
     return path
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file of settings.
+
+    Raises:
+        ValueError: It cannot be read, or holds something else.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" in line {place.line + 1}" if place is not None else ""
+        problem = getattr(error, "problem", None) or "not text"
+        raise ValueError(f"{path}: not readable as YAML{where} ({problem}); mend it.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: holds no settings; write `key: value` lines.")
+    return content
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """A run's resolved configuration, as plain values.
+
+    Raises:
+        ValueError: The folder is not that of a run, or its config.yaml is broken.
+    """
+    config = read_yaml(config_of(run))
+    if "data" not in config or "model" not in config:
+        raise ValueError(f"{config_of(run)}: lacks `data` or `model`; it is not a run's own.")
+    return config
+
+
+def remove_rubbish(run: Path) -> None:
+    """Delete what a killed process had begun to write."""
+    for pattern in ("checkpoints/.*.tmp", ".*.tmp", ".per_photo.*.part"):
+        for path in run.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -122,7 +162,8 @@ class SaveInterrupted(Callback):
         """Save, unless this process cannot (another one died) or has nothing to save."""
         # Saving is collective under some strategies; after an error in one process it would hang.
         alone = trainer.world_size == 1 or isinstance(exception, KeyboardInterrupt)
-        if trainer.training and trainer.global_step > 0 and alone:
+        fitting = trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking
+        if fitting and trainer.global_step > 0 and alone:
             path = self.folder / "interrupted.ckpt"
             trainer.save_checkpoint(path)
             rank_zero_info(

@@ -19,43 +19,45 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional as F
+from torch import Tensor
 
-from segment.crf import DenseCRF
+from segment.crf import DenseCRF, resize_maps
 from segment.labels import labels_of
 from segment.metrics import PhotoCounts, count_photo
 
 
-@dataclass(frozen=True)
-class Photo:
-    """A photo with the network's answer.
-
-    Args:
-        image: uint8 RGB (H, W, 3) at the photo's own size.
-        probabilities: float32 (C, h, w), at the size the network saw, h <= H or not.
-    """
-
-    image: NDArray[np.uint8]
-    probabilities: NDArray[np.float32]
+def at_most(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Probability maps (C, h, w), averaged down to `size` where they are larger."""
+    if maps.shape[1] <= size[0] and maps.shape[2] <= size[1]:
+        return maps
+    return resize_maps(maps, size)
 
 
-def refine(photo: Photo, crf: DenseCRF) -> tuple[NDArray[np.float32], float]:
+def refine(
+    image: NDArray[np.uint8], maps: NDArray[np.float32], crf: DenseCRF
+) -> tuple[NDArray[np.float32], float]:
     """The CRF's probabilities at its working size, and its seconds.
 
     The photo itself guides at up to `crf.max_side`, however small the network saw it: that is
     where the sharper edges come from.
+
+    Args:
+        image: The photo, uint8 RGB (H, W, 3).
+        maps: Probabilities, float32 (C, h, w), of any size.
+        crf: For photos of this size.
     """
-    height, width = photo.image.shape[:2]
+    height, width = image.shape[:2]
     size = crf.working_size(height, width)
-    image: np.ndarray = photo.image
+    photo = torch.from_numpy(image)
     if size != (height, width):
-        image = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-    maps = torch.from_numpy(np.ascontiguousarray(photo.probabilities))
-    if maps.shape[1:] != size:
-        maps = F.interpolate(maps[None], size, mode="bilinear")[0]
-        maps /= maps.sum(0)
+        small = resize_maps(photo.permute(2, 0, 1).float(), size)
+        photo = small.round().to(torch.uint8).permute(1, 2, 0)
+    probabilities = torch.from_numpy(maps)
+    if probabilities.shape[1:] != size:
+        probabilities = resize_maps(probabilities, size)
+        probabilities /= probabilities.sum(0)
     start = time.perf_counter()
-    refined = crf.at_working_size(height, width)(image, maps)
+    refined = crf.at_working_size(height, width)(photo, probabilities)
     return refined.numpy(), time.perf_counter() - start
 
 
@@ -64,19 +66,27 @@ class Job:
     """A photo to score.
 
     Args:
-        photo: The photo and its probabilities.
+        image: uint8 RGB (H, W, 3) at the photo's own size.
         truth: uint8 (H, W), 255 where unlabelled.
+        ids: The network's own labels, uint8 (H, W).
+        confidence: The probability of each, float32 (H, W).
+        maps: Probabilities for the CRF, float32 (C, h, w); None scores the raw labels alone.
         image_id: Its id in the annotation file.
         file_name: Its name there.
-        crf: The refinement; None scores the raw labels alone.
+        num_classes: Number of classes C.
+        crf: The refinement, or None.
         labels: Folder for `raw/` and `refined/` label PNGs.
         png: Name of those PNGs.
     """
 
-    photo: Photo
+    image: NDArray[np.uint8]
     truth: NDArray[np.uint8]
+    ids: NDArray[np.uint8]
+    confidence: NDArray[np.float32]
+    maps: NDArray[np.float32] | None
     image_id: int
     file_name: str
+    num_classes: int
     crf: DenseCRF | None
     labels: Path
     png: str
@@ -95,22 +105,21 @@ class Scored:
 
 def score(job: Job) -> Scored:
     """Count one photo raw and refined, and write its label PNGs."""
-    size = job.truth.shape[0], job.truth.shape[1]
-    classes = len(job.photo.probabilities)
-    raw = _count(job, job.photo.probabilities, size, classes, "raw")
-    if job.crf is None:
+    raw = _count(job, job.ids, job.confidence, "raw")
+    if job.crf is None or job.maps is None:
         return Scored(job.image_id, job.file_name, raw, None, None)
-    refined, seconds = refine(job.photo, job.crf)
-    counts = _count(job, refined, size, classes, "refined")
+    refined, seconds = refine(job.image, job.maps, job.crf)
+    size = job.truth.shape[0], job.truth.shape[1]
+    ids, confidence = labels_of(torch.from_numpy(refined), size)
+    counts = _count(job, ids.numpy(), confidence.numpy(), "refined")
     return Scored(job.image_id, job.file_name, raw, counts, seconds)
 
 
 def _count(
-    job: Job, probabilities: NDArray[np.float32], size: tuple[int, int], classes: int, kind: str
+    job: Job, ids: NDArray[np.uint8], confidence: NDArray[np.float32], kind: str
 ) -> PhotoCounts:
-    ids, confidence = (part.numpy() for part in labels_of(torch.from_numpy(probabilities), size))
     write_labels(job.labels / kind / job.png, ids)
-    return count_photo(job.truth, ids, confidence, classes)
+    return count_photo(job.truth, ids, confidence, job.num_classes)
 
 
 def write_labels(path: Path, ids: NDArray[np.uint8]) -> None:
@@ -141,6 +150,8 @@ class WorkerPool(Generic[Task, Result]):
     """
 
     def __init__(self, function: Callable[[Task], Result], workers: int) -> None:
+        if workers < 0:
+            raise ValueError(f"workers is {workers}; give 0 or more processes.")
         self.function, self.workers = function, workers
         self.pending: deque[Future[Result]] = deque()
         # A fresh process, not a fork: a fork would inherit locks held by torch's threads.
@@ -153,7 +164,7 @@ class WorkerPool(Generic[Task, Result]):
             yield self.function(task)
             return
         self.pending.append(self.pool.submit(self.function, task))
-        while len(self.pending) > 2 * self.workers:
+        while len(self.pending) > self.workers + 1:
             yield self.pending.popleft().result()
 
     def drain(self) -> Iterator[Result]:

@@ -19,14 +19,14 @@ from wandb.sdk.wandb_run import Run
 from segment.crf import DenseCRF
 from segment.labels import labels_of
 from segment.modules import SegmentationModule
-from segment.scoring import Photo, refine
+from segment.scoring import refine
 
 
 def is_online() -> bool:
     """Whether W&B can be reached without asking: a mode that says so, or a key."""
     mode = os.environ.get("WANDB_MODE")
     if mode is not None:
-        return mode == "online"
+        return mode != "offline"
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
@@ -129,7 +129,6 @@ class LogPredictions(Callback):
             size = [max(1, round(side * scale)) for side in truth.shape[::-1]]
             photo = cv2.resize(photo, size, interpolation=cv2.INTER_AREA)
             truth = cv2.resize(truth, size, interpolation=cv2.INTER_NEAREST)
-        small = Photo(np.ascontiguousarray(photo), probabilities)
         shape = truth.shape[0], truth.shape[1]
         masks = {
             "true": truth,
@@ -138,12 +137,12 @@ class LogPredictions(Callback):
         if self.crf is not None:
             # Widths are in pixels of the photo itself, so they shrink with it.
             crf = self.crf.scaled(scale)
-            refined, _ = refine(small, crf)
+            refined, _ = refine(np.ascontiguousarray(photo), probabilities, crf)
             masks["refined"] = labels_of(torch.from_numpy(refined), shape).ids.numpy()
         assert module.taxonomy is not None
         names = {**dict(enumerate(module.taxonomy.classes)), 255: "unlabelled"}
         return wandb.Image(
-            small.image,
+            photo,
             masks={name: {"mask_data": ids, "class_labels": names} for name, ids in masks.items()},
         )
 

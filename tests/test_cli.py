@@ -10,6 +10,8 @@ from segment.cli import SegmentCLI, user_errors
 from segment.crf import DenseCRF
 from segment.fit import _arguments, fit
 
+EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml"))
+
 
 def parse(*args: object) -> SegmentCLI:
     return SegmentCLI([str(arg) for arg in args], "fit", _arguments)
@@ -104,6 +106,36 @@ def test_a_missing_file_names_those_there_are(experiment: Path, complaint: Calla
     assert "tiny.yaml" in said
 
 
+def test_the_experiments_are_found() -> None:
+    assert {"deeplab_crf", "smoke", "garbage6", "bags"} <= {path.stem for path in EXPERIMENTS}
+
+
+def test_config_may_be_given_with_an_equals_sign(experiment: Path) -> None:
+    assert parse(f"--config={experiment}").config.experiment == "tiny"
+
+
+@pytest.mark.parametrize("content", ["a: [1", "", "- 1", "\x00"])
+def test_a_broken_yaml_is_named(content: str, tmp_path: Path, complaint: Callable) -> None:
+    (tmp_path / "broken.yaml").write_text(content)
+    assert "broken.yaml" in complaint(["--config", tmp_path / "broken.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("setting", "word"),
+    [
+        (["--trainer.accelerator", "banana"], "banana"),
+        (["--trainer.strategy", "foo"], "foo"),
+        (["--model.init_args.momentum", "-3"], "momentum is -3"),
+        (["--trainer.max_epochs", "-1"], "poly, which must know when training ends"),
+    ],
+)
+def test_impossible_settings_of_the_trainer(
+    setting: list[str], word: str, experiment: Path, tmp_path: Path, complaint: Callable
+) -> None:
+    args = ["--config", experiment, "--trainer.default_root_dir", tmp_path, *setting]
+    assert word in complaint([*args, "--trainer.logger", "false"])
+
+
 def test_no_experiment(complaint: Callable) -> None:
     assert "--config experiments/smoke.yaml" in complaint([])
 
@@ -118,7 +150,7 @@ def test_a_yaml_cannot_import_what_it_likes(
     assert not (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("path", sorted(Path("experiments").rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
 def test_every_experiment_parses_and_builds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
     cli = parse("--config", path, "--model.init_args.pretrained", "false")

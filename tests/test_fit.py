@@ -44,6 +44,7 @@ def test_leaves_a_run_folder_that_says_all(tiny_run: Path) -> None:
     assert config["seed_everything"] == 1
     assert config["data"]["flip"] == 0.5  # defaults are written out
     assert not [path for path in tiny_run.rglob("*") if path.suffix in (".tmp", ".part")]
+    assert len(list(tiny_run.parents[1].rglob("*.ckpt"))) == 2  # Lightning adds none of its own
 
 
 def test_evaluation_json_has_what_its_readers_need(evaluation: dict) -> None:
@@ -87,7 +88,7 @@ def test_label_pngs_and_per_photo_counts_give_the_same_scores(
         assert scores_from_counts(counts, 11, 0)["miou"] == evaluation[kind]["miou"]
         confusion = np.zeros((11, 11), int)
         for photo in coco.photos:
-            png = tiny_run / "labels" / kind / Path(photo.file_name).with_suffix(".png")
+            png = tiny_run / "labels" / kind / f"{photo.file_name}.png"
             ids, truth = cv2.imread(str(png), cv2.IMREAD_UNCHANGED), coco.paint(photo)
             known = truth != 255
             np.add.at(confusion, (truth[known], ids[known]), 1)
@@ -126,12 +127,35 @@ def test_evaluate_scores_a_run_again_without_changing_it(tiny_run: Path, run_ver
     out = tiny_run.parent / "again"
     done = run_verb("evaluate", "--run", tiny_run, "--crf", "null", "--out", out)
     assert done.returncode == 0, done.stderr
+    assert (out / "labels" / "raw").is_dir()
     again = json.loads((out / "evaluation.json").read_text())
     assert again["raw"]["confusion"] == json.loads(before)["raw"]["confusion"]
     assert again["refined"] is None
     assert again["crf"] is None
     assert "CRF: off" in done.stdout
     assert (tiny_run / "evaluation.json").read_text() == before
+
+
+def test_evaluate_keeps_the_checkpoint_s_classes(
+    tiny_run: Path, run_verb: Verb, sample: Path, tmp_path: Path
+) -> None:
+    # The same photos with two categories' names swapped: another numbering of the same classes.
+    root = tmp_path / "swapped"
+    shutil.copytree(sample, root)
+    for split in ("train", "val"):
+        coco = json.loads((root / f"{split}.json").read_text())
+        names = {"Paper": "Battery", "Battery": "Paper"}
+        for category in coco["categories"]:
+            category["name"] = names.get(category["name"], category["name"])
+        (root / f"{split}.json").write_text(json.dumps(coco))
+    common = ["evaluate", "--run", tiny_run, "--data.root", root, "--crf", "null"]
+    done = run_verb(*common, "--out", tmp_path / "a", "--data.taxonomy", "null")
+    assert done.returncode == 0, done.stderr
+    classes = json.loads((tmp_path / "a" / "evaluation.json").read_text())["classes"]
+    assert classes == list(Taxonomy.load("trash10").classes)
+    done = run_verb(*common, "--out", tmp_path / "b", "--data.taxonomy", "garbage6")
+    assert done.returncode == 2
+    assert "evaluate it with its own" in done.stderr or "does not map" in done.stderr
 
 
 def test_predict_writes_labels_overlays_lists_and_probabilities(
@@ -149,7 +173,7 @@ def test_predict_writes_labels_overlays_lists_and_probabilities(
     assert areas[0] == "photo,class,pixels,share"
     for name in names:
         ids = cv2.imread(str(tmp_path / "labels" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
-        same = cv2.imread(str(evaluated / Path(name).with_suffix(".png")), cv2.IMREAD_UNCHANGED)
+        same = cv2.imread(str(evaluated / f"{name}.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(ids, same)  # predict and evaluate are one path
         for result in results:
             if result["file_name"] == name:
@@ -341,7 +365,7 @@ def test_two_processes_score_exactly_what_one_does(
 ) -> None:
     # Five photos do not divide by two: one process gets padding that must not count.
     done = run_verb(
-        "evaluate", "--run", tiny_run, "--out", tmp_path / "two",
+        "evaluate", "--run", tiny_run, "--out", tmp_path / "two", "--score_workers", "2",
         "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.accelerator", "cpu",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -1,6 +1,6 @@
 """Fully connected CRF that sharpens a network's class probabilities along the photo's edges."""
 
-from segment.crf.dense import DenseCRF
+from segment.crf.dense import DenseCRF, resize_maps
 from segment.crf.presets import PRESETS
 
-__all__ = ["PRESETS", "DenseCRF"]
+__all__ = ["PRESETS", "DenseCRF", "resize_maps"]

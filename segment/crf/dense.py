@@ -232,9 +232,9 @@ class DenseCRF:
                 refined[n] = self._mean_field(photo, probabilities)
                 continue
             crf = self.at_working_size(height, width)
-            small = _resize(photo.transpose(2, 0, 1), size, "area").round().astype(np.uint8)
-            q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size, "area"))
-            q = _resize(q, (height, width), "bilinear")
+            small = _resize(photo.transpose(2, 0, 1), size).round().astype(np.uint8)
+            q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size))
+            q = _resize(q, (height, width))
             refined[n] = q / q.sum(axis=0)
         return refined
 
@@ -253,10 +253,16 @@ class DenseCRF:
         return (q / total).astype(np.float32)
 
 
-def _resize(maps: NDArray, size: tuple[int, int], mode: str) -> NDArray[np.float32]:
-    tensor = torch.from_numpy(np.require(maps, np.float32, ["C", "W"]))
-    corners = False if mode == "bilinear" else None
-    return F.interpolate(tensor[None], size, mode=mode, align_corners=corners)[0].numpy()
+def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps (C, h, w) at another size: averaged over areas to shrink, bilinear to grow."""
+    shrinks = size[0] <= maps.shape[1] and size[1] <= maps.shape[2]
+    if shrinks:
+        return F.interpolate(maps[None], size, mode="area")[0]
+    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+
+
+def _resize(maps: NDArray, size: tuple[int, int]) -> NDArray[np.float32]:
+    return resize_maps(torch.from_numpy(np.require(maps, np.float32, ["C", "W"])), size).numpy()
 
 
 def _restorer(probabilities: Array) -> Callable[[NDArray[np.float32]], Tensor]:

@@ -198,6 +198,11 @@ class TrashDataModule(LightningDataModule):
                 self._taxonomy = CocoFile(self.root / name, self.root).taxonomy
         return self._taxonomy
 
+    def use_taxonomy(self, taxonomy: Taxonomy) -> None:
+        """Take a checkpoint's taxonomy for every split that is read from now on."""
+        self._taxonomy = taxonomy
+        self.coco.clear()
+
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented crops; the last incomplete batch of an epoch is left out."""
         dataset = self._dataset("train", self.train_transform)

@@ -88,6 +88,16 @@ class SegmentationModule(LightningModule):
             )
         if lr <= 0:
             raise ValueError(f"model.lr is {lr}; give a learning rate above 0.")
+        settings = {
+            "momentum": momentum,
+            "weight_decay": weight_decay,
+            "power": power,
+            "warmup_steps": warmup_steps,
+            "head_lr_factor": head_lr_factor,
+        }
+        for name, value in settings.items():
+            if value < 0:
+                raise ValueError(f"model.{name} is {value}; give 0 or more.")
         self.num_classes = num_classes
         self.lr, self.optimizer_name, self.momentum = lr, optimizer, momentum
         self.weight_decay, self.head_lr_factor = weight_decay, head_lr_factor
@@ -218,7 +228,12 @@ class SegmentationModule(LightningModule):
             "adamw": lambda: torch.optim.AdamW(groups, lr=self.lr),
         }
         optimizer = make[self.optimizer_name]()
-        steps = int(self.trainer.estimated_stepping_batches)
+        if self.schedule == "poly" and self.trainer.estimated_stepping_batches == float("inf"):
+            raise ValueError(
+                "model.schedule is poly, which must know when training ends; set "
+                "trainer.max_epochs or trainer.max_steps, or model.init_args.schedule: constant."
+            )
+        steps = self.trainer.estimated_stepping_batches
 
         def factor(step: int) -> float:
             warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
@@ -260,6 +275,15 @@ class SegmentationModule(LightningModule):
                 f"model.init_args.num_classes is {self.num_classes}, but the taxonomy "
                 f"{taxonomy.name} has {taxonomy.num_classes} classes "
                 f"({', '.join(taxonomy.classes)}); make them equal."
+            )
+        known = self.taxonomy
+        if known is not None and (known.classes, known.background) != (
+            taxonomy.classes,
+            taxonomy.background,
+        ):
+            raise ValueError(
+                f"the checkpoint knows the classes {', '.join(known.classes)}; data.taxonomy "
+                f"gives {', '.join(taxonomy.classes)}; evaluate it with its own."
             )
         self.taxonomy, self.short_side = taxonomy, data.short_side
         if stage == "fit":
