@@ -179,7 +179,7 @@ class SegmentCLI(LightningCLI):
             config.pop(key, None)
         if isinstance(config.trainer.strategy, DDPStrategy):
             config.trainer.strategy = "ddp"
-        return self.parser.dump(config, skip_none=False, skip_validation=True)
+        return self.parser.dump(config, skip_unset=False, skip_validation=True)
 
     def _attach(self, run: Path) -> None:
         trainer = self.trainer
@@ -204,7 +204,7 @@ class SegmentCLI(LightningCLI):
         if self.config.trainer.logger in (True, None):
             trainer.loggers = [Tracker(project="segment")]
         for logger in trainer.loggers:
-            if isinstance(logger, Tracker):
+            if isinstance(logger, Tracker) and trainer.is_global_zero:
                 logger.follow(run, self.config.experiment, self.resolved())
         if trainer.loggers:
             callbacks += [LearningRateMonitor("step"), LogPredictions(self.crf)]

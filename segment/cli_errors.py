@@ -27,19 +27,26 @@ def explain(message: str, parser: jsonargparse.ArgumentParser | None = None) -> 
         inner = text.rsplit(INNER, 1)[1].splitlines()[0]
         inside = "init_args." if where == "model" else ""
         return f"{where}.{inside}{inner}"
-    for pattern, answer in _ANSWERS:
+    for pattern, answer in _ANSWERS if text.count("Expected a") < 3 else ():
         found = re.search(pattern, text)
         if found:
             return answer(found, where, parser)
     lines = [line.strip(" -") for line in text.splitlines() if line.strip()]
-    causes = [
-        line
-        for line in lines[1:]
-        if not re.match(
-            r"Does not validate|Subtypes|Errors|Given value|Expected a <class 'None", line
-        )
-    ]
+    causes = [line for line in lines[1:] if not re.match(_NOISE, line)]
+    kinds = re.findall(r"- Expected an? ([^\n]+)", text)
+    value = re.search(r"Given value: ([^\n]*)", text)
+    if where and kinds and value:  # a union: every branch says what it would take
+        return f"{where} is {value[1]}; it must be of type {' or '.join(map(_plain, kinds))}."
     return " ".join([lines[0], *causes[:1]]) if where else (causes or lines)[0]
+
+
+_NOISE = r"Does not validate|Subtypes|Errors|Given value|Expected a <class 'None"
+
+
+def _plain(kind: str) -> str:
+    """A type as a user would write it."""
+    kind = re.sub(r"typing\.Literal\[([^\]]+)\](\. Got value.*)?", r"\1", kind)
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kind).replace("NoneType", "null").strip()
 
 
 Answer = Callable[[re.Match[str], str, jsonargparse.ArgumentParser | None], str]
@@ -69,8 +76,7 @@ def _choice(found: re.Match[str], where: str, _: object) -> str:
 
 
 def _type(found: re.Match[str], where: str, _: object) -> str:
-    kind = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", found["kind"]).strip()
-    return f"{where} is {found['value'].strip()}; it must be of type {kind}."
+    return f"{where} is {found['value'].strip()}; it must be of type {_plain(found['kind'])}."
 
 
 def _class(found: re.Match[str], where: str, _: object) -> str:

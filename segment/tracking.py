@@ -2,6 +2,7 @@
 
 import netrc
 import os
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,14 @@ from segment.crf import DenseCRF
 from segment.labels import labels_of
 from segment.modules import SegmentationModule
 from segment.scoring import refine
+
+
+def _run_id(run: Path) -> str:
+    """The W&B id of a run folder, made up once: names and times may be the same elsewhere."""
+    path = run / ".wandb_id"
+    if not path.is_file():
+        path.write_text(secrets.token_hex(5))
+    return path.read_text()
 
 
 def is_online() -> bool:
@@ -59,11 +68,11 @@ class Tracker(WandbLogger):
         )
 
     def follow(self, run: Path, experiment: str, config: str) -> None:
-        """Write into a run's folder, under its name; a resumed run goes on in the same W&B run."""
+        """In the first process: write into a run's folder, under its name; a resumed run goes on in the same W&B run."""
         self._save_dir = self._wandb_init["dir"] = str(run)
         name = f"{experiment}/{run.name}"
         self._name = self._wandb_init["name"] = name
-        self._id = self._wandb_init["id"] = name.replace("/", "-").replace(".", "-")[:120]
+        self._id = self._wandb_init["id"] = _run_id(run)
         self._wandb_init["resume"] = "allow"
         self._wandb_init["config"] = yaml.safe_load(config)
 

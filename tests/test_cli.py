@@ -125,6 +125,8 @@ def test_a_broken_yaml_is_named(content: str, tmp_path: Path, complaint: Callabl
     [
         (["--trainer.accelerator", "banana"], "banana"),
         (["--trainer.strategy", "foo"], "foo"),
+        (["--trainer.precision", "3"], "16-mixed"),
+        (["--seed_everything", "abc"], "bool or int"),
         (["--model.init_args.momentum", "-3"], "momentum is -3"),
         (["--trainer.max_epochs", "-1"], "poly, which must know when training ends"),
     ],

@@ -265,6 +265,25 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
+def test_an_interrupted_run_leaves_a_checkpoint_that_can_be_scored(
+    experiment: Path, run_verb: Verb, tmp_path: Path
+) -> None:
+    stopped = subprocess.run(
+        [
+            sys.executable, "-c", KILL, "interrupt", "3", "--config", str(experiment),
+            "--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false",
+        ],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert stopped.returncode == 1
+    (run,) = (tmp_path / "tiny").iterdir()
+    assert "--resume" in stopped.stdout + stopped.stderr
+    done = run_verb("evaluate", "--run", run, "--checkpoint", "interrupted", "--crf", "null")
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "evaluation.json").read_text())["annotations"]["photos"] == 5
+
+
 KILL = """
 import os, signal, sys
 import torch
@@ -276,7 +295,7 @@ def strike():
     global seen
     seen += 1
     if seen == at:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGINT if where == "interrupt" else signal.SIGKILL)
 save, step = torch.save, SegmentationModule.training_step
 def dying_save(content, file, *args, **kwargs):
     save(content, file, *args, **kwargs)
