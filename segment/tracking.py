@@ -68,7 +68,7 @@ class Tracker(WandbLogger):
         )
 
     def follow(self, run: Path, experiment: str, config: str) -> None:
-        """In the first process: write into a run's folder, under its name; a resumed run goes on in the same W&B run."""
+        """In the first process: write into a run's folder; a resumed run goes on where it was."""
         self._save_dir = self._wandb_init["dir"] = str(run)
         name = f"{experiment}/{run.name}"
         self._name = self._wandb_init["name"] = name
