@@ -104,12 +104,15 @@ def load_timm(features: nn.Module, name: str, pretrained: bool | str) -> None:
     features.load_state_dict(used, strict=False)
 
 
-def load_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
+def load_weights(
+    network: nn.Module, state_dict: Mapping[str, Tensor], source: object = "these weights"
+) -> list[str]:
     """Load an earlier run of the same network, which may have told other classes apart.
 
     Args:
         network: One of ours, whose `score_names` are the layers that have C outputs.
         state_dict: Tensors by the network's own names.
+        source: Where they come from, for error messages.
 
     Returns:
         The names of the score layers that were left as they are, because C differs.
@@ -128,7 +131,7 @@ def load_weights(network: nn.Module, state_dict: Mapping[str, Tensor]) -> list[s
             for key in keys:
                 kept.pop(key, None)
     left = tuple(key for key in own if key.startswith(tuple(f"{name}." for name in anew)))
-    network.load_state_dict(matching(kept, own, "these weights", left), strict=False)
+    network.load_state_dict(matching(kept, own, source, left), strict=False)
     return anew
 
 

@@ -125,7 +125,9 @@ class SegmentationModule(LightningModule):
         if self._weights is not None:
             from segment.modules.loading import read_weights  # it needs this class
 
-            anew = load_weights(network, read_weights(self._weights, type(network).__name__))
+            anew = load_weights(
+                network, read_weights(self._weights, type(network).__name__), self._weights
+            )
             if anew:
                 rank_zero_info(f"{self._weights}: other classes, so {', '.join(anew)} start anew.")
         if self.freeze_batch_norm:
