@@ -155,7 +155,7 @@ def test_evaluate_keeps_the_checkpoint_s_classes(
     assert classes == list(Taxonomy.load("trash10").classes)
     done = run_verb(*common, "--out", tmp_path / "b", "--data.taxonomy", "garbage6")
     assert done.returncode == 2
-    assert "evaluate it with its own" in done.stderr or "does not map" in done.stderr
+    assert "evaluate it with its own" in done.stderr
 
 
 def test_predict_writes_labels_overlays_lists_and_probabilities(
@@ -290,6 +290,7 @@ import torch
 from segment.fit import fit
 from segment.modules import SegmentationModule
 where, at = sys.argv[1], int(sys.argv[2])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start without it
 seen = 0
 def strike():
     global seen

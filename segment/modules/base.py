@@ -272,12 +272,6 @@ class SegmentationModule(LightningModule):
         if data is None:
             return
         taxonomy = data.taxonomy
-        if taxonomy.num_classes != self.num_classes:
-            raise ValueError(
-                f"model.init_args.num_classes is {self.num_classes}, but the taxonomy "
-                f"{taxonomy.name} has {taxonomy.num_classes} classes "
-                f"({', '.join(taxonomy.classes)}); make them equal."
-            )
         known = self.taxonomy
         if known is not None and (known.classes, known.background) != (
             taxonomy.classes,
@@ -286,6 +280,12 @@ class SegmentationModule(LightningModule):
             raise ValueError(
                 f"the checkpoint knows the classes {', '.join(known.classes)}; data.taxonomy "
                 f"gives {', '.join(taxonomy.classes)}; evaluate it with its own."
+            )
+        if taxonomy.num_classes != self.num_classes:
+            raise ValueError(
+                f"model.init_args.num_classes is {self.num_classes}, but the taxonomy "
+                f"{taxonomy.name} has {taxonomy.num_classes} classes "
+                f"({', '.join(taxonomy.classes)}); make them equal."
             )
         self.taxonomy, self.short_side = taxonomy, data.short_side
         if stage == "fit":
