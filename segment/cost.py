@@ -5,6 +5,7 @@ import resource
 import statistics
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -50,8 +51,8 @@ class StepTimer(Callback):
     """Seconds per training step, for `cost` in evaluation.json: median without the first steps."""
 
     def __init__(self, out: Path, warmup: int = 3, keep: int = 500) -> None:
-        self.out, self.warmup, self.keep = out, warmup, keep
-        self.seconds: list[float] = []
+        self.out, self.warmup = out, warmup
+        self.seconds: deque[float] = deque(maxlen=keep)
         self.started: float | None = None
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -62,7 +63,7 @@ class StepTimer(Callback):
         """Take one step's time."""
         now = time.perf_counter()
         if self.started is not None and trainer.global_step > self.warmup:
-            self.seconds = [*self.seconds[-self.keep :], now - self.started]
+            self.seconds.append(now - self.started)
         self.started = now
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
