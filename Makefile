@@ -8,6 +8,8 @@ CONFIG ?= experiments/deeplab_crf.yaml
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
+# One process per core; a file's tests stay together, because they share its runs.
+PARALLEL := --numprocesses auto --dist loadfile
 
 .PHONY: fit test lint test-lowest clean
 
@@ -17,7 +19,7 @@ fit: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	@echo "== running all tests"
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -42,7 +44,7 @@ test-lowest:
 	test -x .venv-lowest/bin/python || $(PYTHON) -m venv .venv-lowest
 	$(PYTHON) tests/lowest.py > .venv-lowest/constraints.txt
 	.venv-lowest/bin/python -m pip install --quiet --constraint .venv-lowest/constraints.txt --editable '.[dev]'
-	.venv-lowest/bin/python -m pytest $(ARGS)
+	.venv-lowest/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 clean:
 	rm -rf $(VENV) .venv-lowest build *.egg-info

@@ -15,7 +15,7 @@ import numpy as np
 from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
 from segment.data.taxonomy import Taxonomy
-from segment.predict import overlay
+from segment.prediction import overlay
 from segment.runs import read_config
 
 

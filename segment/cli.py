@@ -22,14 +22,16 @@ from typing import Any, NoReturn
 import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint
+from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
 
 from segment.cli_errors import INNER, explain
+from segment.console import CalmProgressBar, quiet
 from segment.cost import StepTimer
 from segment.crf import DenseCRF
 from segment.data.datamodule import TrashDataModule
+from segment.files import read_yaml, write_atomically
 from segment.modules import SegmentationModule
 from segment.runs import (
     AtomicCheckpointIO,
@@ -37,9 +39,7 @@ from segment.runs import (
     config_of,
     new_run,
     read_config,
-    read_yaml,
     remove_rubbish,
-    write_atomically,
 )
 from segment.tracking import LogPredictions, Tracker
 
@@ -78,7 +78,7 @@ class SegmentCLI(LightningCLI):
     ) -> None:
         jsonargparse.set_parsing_settings(import_path_denylist=["*"], import_path_allowlist=TRUSTED)
         self.verb, self.verb_arguments = verb, verb_arguments
-        self.run_folder: Path
+        quiet()
         super().__init__(
             SegmentationModule,
             TrashDataModule,
@@ -91,17 +91,17 @@ class SegmentCLI(LightningCLI):
             seed_everything_default=0,
             parser_class=SegmentParser,
             parser_kwargs={"prog": f"python -m segment.{verb}"},
-            trainer_defaults={"log_every_n_steps": 10, "use_distributed_sampler": False},
+            trainer_defaults={
+                "log_every_n_steps": 10,
+                "use_distributed_sampler": False,
+                "enable_model_summary": False,
+            },
         )
 
     def _with_config(self, args: list[str]) -> list[str]:
         """Put the configuration of the run that is resumed or evaluated before all else."""
-        known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        known.add_argument("--run")
-        known.add_argument("--resume")
-        found, _ = known.parse_known_args(args)
-        run = found.run or found.resume
-        return args if run is None else ["--config", str(config_of(Path(run))), *args]
+        run = named_run(args)
+        return args if run is None else ["--config", str(config_of(run)), *args]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The keys beside trainer, model and data."""
@@ -151,8 +151,18 @@ class SegmentCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Build the trainer with whole checkpoints; `start_run` adds the rest."""
         plugins = self.config_init.trainer.plugins or []
-        plugins = [*(plugins if isinstance(plugins, list) else [plugins]), AtomicCheckpointIO()]
-        return super().instantiate_trainer(plugins=plugins, **kwargs)
+        kwargs["plugins"] = [
+            *(plugins if isinstance(plugins, list) else [plugins]),
+            AtomicCheckpointIO(),
+        ]
+        if self.config.trainer.logger in (True, None):
+            kwargs["logger"] = False  # Lightning's default advises to install two packages
+        trainer = super().instantiate_trainer(**kwargs)
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks[:] = [
+            CalmProgressBar() if type(one) is TQDMProgressBar else one for one in callbacks
+        ]
+        return trainer
 
     def start_run(self, resume: Path | None) -> Path:
         """Make (or take up) the run folder and attach what a training writes to it."""
@@ -210,6 +220,16 @@ class SegmentCLI(LightningCLI):
             callbacks += [LearningRateMonitor("step"), LogPredictions(self.crf)]
         # Lightning wants checkpoint callbacks last, so that they see what the others logged.
         callbacks.sort(key=lambda callback: isinstance(callback, ModelCheckpoint))
+
+
+def named_run(args: Sequence[str]) -> Path | None:
+    """The run that a command line names, before it is parsed: its settings are the defaults."""
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    known.add_argument("--run")
+    known.add_argument("--resume")
+    found, _ = known.parse_known_args(args)
+    run = found.run or found.resume
+    return None if run is None else Path(run)
 
 
 def _check_files(args: Sequence[str]) -> None:

@@ -14,8 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segment.files import write_atomically
 from segment.modules import SegmentationModule
-from segment.runs import write_atomically
 
 
 def multiply_adds(module: SegmentationModule, side: int = 512) -> int | None:

@@ -19,10 +19,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from segment.cost import multiply_adds, peak_memory_mb, training_cost
 from segment.crf import DenseCRF
 from segment.data.datamodule import TrashDataModule
+from segment.files import write_json
 from segment.labels import labels_of
 from segment.metrics import SegmentationScores
 from segment.modules import SegmentationModule
-from segment.runs import write_json
 from segment.scoring import Job, Scored, WorkerPool, at_most, default_workers, score
 from segment.seeds import run_seed
 

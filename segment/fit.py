@@ -32,6 +32,9 @@ def fit(args: Sequence[str]) -> None:
         print(f"{'Resuming' if resume else 'Writing to'} {run}", flush=True)
         if resume is not None and start is None:
             print("No epoch was finished, so training starts over, with the same seed.")
+        network = cli.model.network
+        count = sum(parameter.numel() for parameter in network.parameters())
+        print(f"{type(network).__name__}: {count:,} parameters", flush=True)
     cli.trainer.fit(
         cli.model,
         datamodule=cli.datamodule,

@@ -11,188 +11,21 @@ Writes to --out:
     heat_maps/NAME.CLASS.png, probabilities/NAME.npz     on request
 """
 
-import csv
-import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
-import cv2
 import jsonargparse
-import numpy as np
 import torch
-from pycocotools import mask as rle
 from tqdm import tqdm
 
-from segment.cli import SegmentParser, user_errors
+from segment.cli import SegmentParser, named_run, user_errors
 from segment.crf import DenseCRF
-from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
-from segment.data.taxonomy import Taxonomy
-from segment.labels import labels_of
 from segment.modules.loading import load_checkpoint
-from segment.runs import checkpoint_of, read_config, write_json
-from segment.scoring import (
-    WorkerPool,
-    at_most,
-    default_workers,
-    refine,
-    write_labels,
-)
-
-# Endings of photos inside a folder; a photo named by itself may have any.
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """A photo to predict.
-
-    Args:
-        path: The file.
-        name: Unique in the output: the path below its folder.
-        image_id: Its id in a COCO json, else its place in the list.
-    """
-
-    path: Path
-    name: str
-    image_id: int
-
-
-@dataclass(frozen=True)
-class Job:
-    """A photo with the network's answer, and what to make of it."""
-
-    image: np.ndarray
-    probabilities: np.ndarray  # at most as large as the CRF works, or the photo
-    source: Source
-    out: Path
-    crf: DenseCRF | None
-    taxonomy: Taxonomy
-    heat_maps: bool
-    save_probabilities: bool
-
-
-@dataclass(frozen=True)
-class Predicted:
-    """What the lists of all photos need of one."""
-
-    source: Source
-    size: tuple[int, int]
-    areas: dict[int, int]  # pixels by train id
-    rles: dict[int, str]
-    scores: dict[int, float]
-
-
-def write_prediction(job: Job) -> Predicted:
-    """Refine one photo and write its files."""
-    height, width = job.image.shape[:2]
-    probabilities = job.probabilities
-    if job.crf is not None:
-        probabilities, _ = refine(job.image, probabilities, job.crf)
-    labels = labels_of(torch.from_numpy(probabilities), (height, width))
-    ids = labels.ids.numpy()
-    write_labels(job.out / "labels" / f"{job.source.name}.png", ids)
-    colors = np.array(job.taxonomy.colors, np.uint8)
-    _write(job.out / "overlays" / f"{job.source.name}.jpg", overlay(job.image, ids, colors))
-    if job.heat_maps:
-        for name, values in zip(job.taxonomy.classes, probabilities, strict=True):
-            heat = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
-            heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
-            word = re.sub(r"[^\w -]", "_", name)  # a class name is no path
-            _write(job.out / "heat_maps" / f"{job.source.name}.{word}.png", heat[..., ::-1])
-    if job.save_probabilities:
-        path = job.out / "probabilities" / f"{job.source.name}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            path,
-            probabilities=job.probabilities.astype(np.float16),  # before the CRF
-            classes=np.array(job.taxonomy.classes),
-            size=np.array([height, width]),
-        )
-    return _summary(job, ids, labels.confidence.numpy())
-
-
-def _summary(job: Job, ids: np.ndarray, confidence: np.ndarray) -> Predicted:
-    counts = np.bincount(ids.ravel(), minlength=job.taxonomy.num_classes)
-    present = [int(index) for index in np.flatnonzero(counts)]
-    objects = [index for index in present if index != job.taxonomy.background]
-    rles, scores = {}, {}
-    for index in objects:
-        region = ids == index
-        rles[index] = rle.encode(np.asfortranarray(region.astype(np.uint8)))["counts"].decode()
-        scores[index] = round(float(confidence[region].mean()), 4)
-    areas = {index: int(counts[index]) for index in present}
-    height, width = ids.shape
-    return Predicted(job.source, (height, width), areas, rles, scores)
-
-
-def overlay(image: np.ndarray, ids: np.ndarray, colors: np.ndarray, opacity: float = 0.55) -> Any:
-    """The photo with the labels' colours over it.
-
-    Args:
-        image: uint8 RGB (H, W, 3).
-        ids: Train ids (H, W); 255 stays clear.
-        colors: uint8 (C, 3). Black, the usual colour of the background, stays clear too.
-        opacity: Share of the colour, 0 to 1.
-    """
-    table = np.zeros((256, 3), np.uint8)
-    table[: len(colors)] = colors
-    tint = table[ids]
-    mixed = cv2.addWeighted(image, 1 - opacity, tint, opacity, 0)
-    return np.where(tint.any(-1, keepdims=True), mixed, image)
-
-
-def _write(path: Path, image: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1])):
-        raise ValueError(f"{path}: cannot be written; is the disk full or the folder protected?")
-
-
-def find_photos(sources: Iterable[str], root: str | None, out: Path) -> list[Source]:
-    """The photos that were asked for, each once, in order.
-
-    Args:
-        sources: Photos, folders (searched through) and COCO json files; of those, `images` alone
-            are read.
-        root: Folder of the photos in json files; None is the json's own.
-        out: Folder of earlier results, which are no photos.
-
-    Raises:
-        ValueError: A source does not exist, nothing is found, or two photos share a name.
-    """
-    found: dict[str, Source] = {}
-    for source in map(Path, sources):
-        if not source.exists():
-            raise ValueError(f"{source}: no such photo or folder.")
-        for path, name, image_id in _photos_of(source, root):
-            if out.resolve() in path.resolve().parents and source.is_dir():
-                continue
-            known = found.get(name)
-            if known is not None and known.path != path:
-                raise ValueError(
-                    f"{path} and {known.path} would be written to the same name {name}; "
-                    f"predict them into different folders."
-                )
-            found[name] = Source(path, name, len(found) if image_id is None else image_id)
-    if not found:
-        raise ValueError(f"no photos ({', '.join(sorted(ENDINGS))}) in {', '.join(sources)}.")
-    return list(found.values())
-
-
-def _photos_of(source: Path, root: str | None) -> Iterator[tuple[Path, str, int | None]]:
-    if source.suffix == ".json":
-        coco = CocoFile(source, source.parent if root is None else Path(root))
-        for photo in coco.photos:
-            yield coco.photo_path(photo), photo.file_name, photo.id
-    elif source.is_dir():
-        for path in sorted(source.rglob("*")):
-            if path.is_file() and path.suffix.lower() in ENDINGS:
-                yield path, str(path.relative_to(source)), None
-    else:
-        yield source, source.name, None
+from segment.prediction import Job, Predicted, find_photos, write_lists, write_prediction
+from segment.runs import checkpoint_of, read_config
+from segment.scoring import WorkerPool, at_most, default_workers
 
 
 def _arguments() -> jsonargparse.ArgumentParser:
@@ -221,7 +54,7 @@ def _arguments() -> jsonargparse.ArgumentParser:
 def predict(args: Sequence[str]) -> None:
     """Run the verb with its command line."""
     parser = _arguments()
-    run = _run_of(args)
+    run = named_run(args)
     if run is not None:  # the run's own CRF is the default
         parser.set_defaults(crf=read_config(run).get("crf"))
     config = parser.parse_args(list(args))
@@ -274,46 +107,14 @@ def predict(args: Sequence[str]) -> None:
     finally:
         pool.close()
         if done:  # also what Ctrl-C left
-            _write_lists(out, done, taxonomy)
+            write_lists(out, done, taxonomy)
     print(f"{len(done)} photos written to {out}")
-
-
-def _run_of(args: Sequence[str]) -> Path | None:
-    for place, word in enumerate(args):
-        if word == "--run" and place + 1 < len(args):
-            return Path(args[place + 1])
-        if word.startswith("--run="):
-            return Path(word.removeprefix("--run="))
-    return None
 
 
 def _fastest() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _write_lists(out: Path, done: list[Predicted], taxonomy: Taxonomy) -> None:
-    results = [
-        {
-            "image_id": photo.source.image_id,
-            "file_name": photo.source.name,
-            "category_id": index,
-            "category": taxonomy.classes[index],
-            "segmentation": {"size": list(photo.size), "counts": counts},
-            "score": photo.scores[index],
-        }
-        for photo in done
-        for index, counts in photo.rles.items()
-    ]
-    write_json(out / "results.json", results)
-    with (out / "areas.csv").open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["photo", "class", "pixels", "share"])
-        for photo in done:
-            for index, pixels in photo.areas.items():
-                share = pixels / (photo.size[0] * photo.size[1])
-                table.writerow([photo.source.name, taxonomy.classes[index], pixels, f"{share:.6f}"])
 
 
 if __name__ == "__main__":

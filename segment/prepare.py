@@ -3,14 +3,16 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from segment.data.check import check, report, write_json
+from segment.data.check import check, report
 from segment.data.coco import CocoFile
 from segment.data.sample import make_sample
 from segment.data.stats import count, table, write_csv
 from segment.data.stats_picture import draw
 from segment.data.taxonomy import Taxonomy
+from segment.files import write_json
 
 _EXAMPLES = """examples:
   python -m segment.prepare sample --out data/sample
@@ -114,7 +116,8 @@ def _check(args: argparse.Namespace) -> int:
     defects = check(args.annotations, args.root, taxonomy, decode=not args.headers_only)
     print(report(args.annotations, defects))
     if args.json:
-        write_json(args.json, args.annotations, defects)
+        found = [asdict(defect) for defect in defects]
+        write_json(args.json, {"annotations": list(map(str, args.annotations)), "defects": found})
     return int(any(defect.fatal for defect in defects))
 
 

@@ -10,19 +10,19 @@ runs/<experiment>/<time>/
     wandb/                   the W&B run
 """
 
-import json
 import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
+
+from segment.files import read_yaml
 
 
 def new_run(experiment: str, root: str | Path) -> Path:
@@ -71,24 +71,6 @@ def config_of(run: Path) -> Path:
     return path
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file of settings.
-
-    Raises:
-        ValueError: It cannot be read, or holds something else.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" in line {place.line + 1}" if place is not None else ""
-        problem = getattr(error, "problem", None) or "not text"
-        raise ValueError(f"{path}: not readable as YAML{where} ({problem}); mend it.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: holds no settings; write `key: value` lines.")
-    return content
-
-
 def read_config(run: Path) -> dict[str, Any]:
     """A run's resolved configuration, as plain values.
 
@@ -106,24 +88,6 @@ def remove_rubbish(run: Path) -> None:
     for pattern in ("checkpoints/.*.tmp", ".*.tmp", ".per_photo.*.part"):
         for path in run.glob(pattern):
             path.unlink(missing_ok=True)
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write beside the target, flush to disk, rename: readers see the old file or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, content: Any) -> None:
-    """`content` as readable JSON, atomically; NaN is refused, since JSON has none."""
-    write_atomically(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

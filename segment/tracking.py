@@ -5,6 +5,7 @@ import os
 import secrets
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import cv2
 import numpy as np
@@ -32,17 +33,23 @@ def _run_id(run: Path) -> str:
 
 
 def is_online() -> bool:
-    """Whether W&B can be reached without asking: a mode that says so, or a key."""
-    mode = os.environ.get("WANDB_MODE")
-    if mode is not None:
-        return mode != "offline"
-    if os.environ.get("WANDB_API_KEY"):
-        return True
-    host = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai").split("//")[-1].split("/")[0]
+    """Whether W&B can be used without asking: it has a key, and was not told to stay offline."""
+    mode = os.environ.get("WANDB_MODE", "online")
+    if mode in ("offline", "dryrun"):
+        return False
+    return mode == "disabled" or bool(os.environ.get("WANDB_API_KEY")) or _has_login()
+
+
+def _has_login() -> bool:
+    """Whether `wandb login` has left a key for the server that would be used."""
+    given = os.environ.get("WANDB_BASE_URL")
+    # wandb's own default address has changed over time, and keys for the old one still count.
+    addresses = [given] if given else [wandb.Settings().base_url, "https://api.wandb.ai"]
     try:
-        return netrc.netrc().authenticators(host) is not None
+        logins = netrc.netrc(os.environ.get("NETRC"))
     except (OSError, netrc.NetrcParseError):
         return False
+    return any(logins.authenticators(urlsplit(address).netloc) for address in addresses)
 
 
 class Tracker(WandbLogger):
@@ -64,8 +71,19 @@ class Tracker(WandbLogger):
     ) -> None:
         self.online = is_online()
         super().__init__(
-            project=project, offline=not self.online, entity=entity, group=group, tags=tags
+            project=project,
+            offline=not self.online,
+            entity=entity,
+            group=group,
+            tags=tags,
+            # Offline, what matters is said below. A server that does not answer costs half a
+            # minute, not a minute and a half.
+            settings=wandb.Settings(
+                silent=not self.online,
+                init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "30")),
+            ),
         )
+        del self._wandb_init["anonymous"]  # wandb warns about it
 
     def follow(self, run: Path, experiment: str, config: str) -> None:
         """In the first process: write into a run's folder; a resumed run goes on where it was."""
@@ -89,10 +107,12 @@ class Tracker(WandbLogger):
                 )
             try:
                 return super().experiment
-            except (wandb.errors.CommError, wandb.errors.UsageError) as error:
-                rank_zero_info(f"W&B cannot be reached ({error}); this run goes on offline.")
-                self._wandb_init["mode"] = "offline"
-                self._wandb_init["resume"] = None
+            except wandb.Error as error:
+                reason = str(error).splitlines()[0].rstrip(".")
+                rank_zero_info(f"W&B cannot be used ({reason}); this run goes on offline.")
+                wandb.teardown()  # its service would hold on to the id of the failed run
+                self.online = False
+                self._wandb_init.update(mode="offline", resume=None)
         return super().experiment
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:

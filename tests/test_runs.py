@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from segment.runs import AtomicCheckpointIO, checkpoint_of, config_of, new_run, write_json
+from segment.files import write_json
+from segment.runs import AtomicCheckpointIO, checkpoint_of, config_of, new_run
 
 
 def test_runs_started_in_one_second_do_not_share_a_folder(tmp_path: Path) -> None:

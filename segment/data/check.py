@@ -1,16 +1,15 @@
 """Everything wrong with one or several COCO files at once, and photos they hold twice."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
 from tqdm import tqdm
 
-from segment.data.coco import Defect
+from segment.data.coco import CocoFile, Defect
 from segment.data.defects import Survey
 from segment.data.duplicates import Print, find_twins, take_print
+from segment.data.outlines import run_lengths
 from segment.data.photos import read_photo
 from segment.data.taxonomy import Taxonomy
 
@@ -33,7 +32,8 @@ def check(
         decode: Whether to decode the photos. Only then are damaged ones and copies found.
 
     Returns:
-        Fatal defects first, each kind together. Copies are of kind `same-photo` (equal pixels) and
+        Fatal defects first, each kind together. Annotations and classes without a pixel are of kind
+        `no-pixel`. Copies are of kind `same-photo` (equal pixels) and
         `similar-photo`; within one file or across two, they are not fatal.
     """
     defects: list[Defect] = []
@@ -41,6 +41,7 @@ def check(
     for path in annotations:
         survey = Survey(path, root, taxonomy, True)
         defects += survey.defects
+        defects += _unseen(path, root, taxonomy, survey)
         entries += [(path, photo.file_name) for photo in survey.photos if decode]
     told = [defect.message for defect in defects if defect.kind.startswith("photo")]
     # A photo that is missing is told by its header already.
@@ -71,20 +72,30 @@ def report(annotations: Sequence[Path], defects: Sequence[Defect]) -> str:
     return "\n".join([*lines, f"{names}: {summary}."])
 
 
-def write_json(path: Path, annotations: Sequence[Path], defects: Sequence[Defect]) -> None:
-    """Write all defects for another program to read.
-
-    Args:
-        path: The file to write: `annotations`, the files checked; `defects`, each with `kind`,
-            `fatal` and `message`.
-        annotations: The files that were checked.
-        defects: As `check` returns them.
-    """
-    content = {
-        "annotations": [str(name) for name in annotations],
-        "defects": [asdict(defect) for defect in defects],
-    }
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _unseen(path: Path, root: Path, taxonomy: Taxonomy | None, survey: Survey) -> list[Defect]:
+    """Annotations too small to own a pixel, and classes that no photo shows."""
+    empty = [
+        annotation["id"]
+        for photo in tqdm(survey.photos, "painting", unit="photo", delay=2, disable=None)
+        for annotation in survey.annotations.get(photo.id, [])
+        if not run_lengths(annotation["segmentation"], photo.height, photo.width)[1::2].any()
+    ]
+    found = []
+    if empty:
+        message = (
+            f"{path}: {len(empty)} annotations are too small to own a pixel and change nothing; "
+            f"remove them, beginning with annotation {empty[0]}."
+        )
+        found.append(Defect("no-pixel", False, message))
+    if survey.annotated and not any(defect.fatal for defect in survey.defects):
+        coco = CocoFile(path, root, taxonomy=taxonomy, check_photos=False)
+        if absent := coco.absent_classes():
+            message = (
+                f"{path}: no photo shows a pixel of {', '.join(absent)}; a network cannot learn "
+                f"them from these photos; annotate some, or leave them out of the taxonomy."
+            )
+            found.append(Defect("no-pixel", False, message))
+    return found
 
 
 def _copies(root: Path, entries: Sequence[tuple[Path, str]]) -> list[Defect]:

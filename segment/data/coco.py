@@ -101,6 +101,27 @@ class CocoFile:
             paint_runs(flat, lengths, train_id)
         return np.ascontiguousarray(flat.reshape(width, height).T)
 
+    def shown_classes(self) -> set[int]:
+        """Train ids that own at least one pixel of a photo as painted, background included.
+
+        A photo is painted only where it may show a class that none before it has shown.
+        """
+        shown: set[int] = set()
+        for photo in self.photos:
+            possible = {
+                self._train_ids[a["category_id"]] for a in self.annotations.get(photo.id, [])
+            }
+            if self._annotated and self.taxonomy.background is not None:
+                possible.add(self.taxonomy.background)
+            if possible - shown - {IGNORE}:
+                shown |= set(np.unique(self.paint(photo)).tolist()) - {IGNORE}
+        return shown
+
+    def absent_classes(self) -> list[str]:
+        """Names of the classes that no photo shows."""
+        shown = self.shown_classes()
+        return [name for index, name in enumerate(self.taxonomy.classes) if index not in shown]
+
     def _rank(self, annotation: dict[str, Any], lengths: np.ndarray) -> tuple[int, int, int, bytes]:
         """Sort key: large ones first. The rest settles ties without the order in the file."""
         train_id = self._train_ids[annotation["category_id"]]

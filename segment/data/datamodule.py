@@ -6,21 +6,22 @@ draws a seed for every photo and hands it to the dataset, whoever loads it.
 
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from segment.data.coco import CocoFile
-from segment.data.dataset import CocoSegmentation, Draw
+from segment.data.dataset import CocoSegmentation
 from segment.data.sample import make_sample
+from segment.data.sampler import PhotoSampler
 from segment.data.taxonomy import Taxonomy
 from segment.data.transforms import training_transform
-from segment.seeds import mix_seed, run_seed
+from segment.seeds import run_seed
 
 log = logging.getLogger(__name__)
 
@@ -40,49 +41,6 @@ class Sample:
     val: int = 50
     size: int = 256
     seed: int = 0
-
-
-class PhotoSampler(Sampler[Draw]):
-    """Which photo comes when, in this process, and with which seed its augmentation draws.
-
-    Every process gets the same number of draws, because collective operations wait for all of
-    them. In training the surplus photos of an epoch are drawn again; in evaluation they are
-    marked `counted=False`, so that no photo is scored twice and none is missed.
-
-    Args:
-        num_photos: Photos in the split.
-        seed: Seed of the run.
-        shuffle: Training (a new order every epoch, seeded draws) or evaluation (file order).
-        rank: Index of this process.
-        world_size: Number of processes.
-    """
-
-    def __init__(
-        self, num_photos: int, seed: int, *, shuffle: bool, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.num_photos, self.seed, self.shuffle = num_photos, seed, shuffle
-        self.rank, self.world_size = rank, world_size
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Lightning calls this before every epoch, also after a resume."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.num_photos // self.world_size)
-
-    def __iter__(self) -> Iterator[Draw]:
-        order = list(range(self.num_photos))
-        if self.shuffle:
-            generator = torch.Generator().manual_seed(mix_seed(self.seed, self.epoch))
-            order = torch.randperm(self.num_photos, generator=generator).tolist()
-        for place in range(self.rank, len(self) * self.world_size, self.world_size):
-            index = order[place % self.num_photos]
-            if self.shuffle:
-                # `place`, not `index`: a photo drawn again in the same epoch looks different.
-                yield Draw(index, mix_seed(self.seed, self.epoch, place), counted=True)
-            else:
-                yield Draw(index, seed=None, counted=place < self.num_photos)
 
 
 def _collate(items: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
@@ -143,6 +101,8 @@ class TrashDataModule(LightningDataModule):
         self.root = Path(root)
         self.files = {"train": train, "val": val, "test": test}
         self.taxonomy_source = taxonomy
+        self._taxonomy: Taxonomy | None = None
+        self._is_prepared = False
         self.sample = sample
         self.short_side = short_side
         self.train_transform = training_transform(crop_size, short_side, scale, flip, colour_jitter)
@@ -157,9 +117,10 @@ class TrashDataModule(LightningDataModule):
 
     def prepare_data(self) -> None:
         """Generate the embedded set, where the experiment asks for it. One process per node."""
-        if self.sample is not None:
+        if self.sample is not None and not self._is_prepared:
             spec = self.sample
             make_sample(self.root, train=spec.train, val=spec.val, size=spec.size, seed=spec.seed)
+            self._is_prepared = True  # Lightning asks again before it scores
 
     def setup(self, stage: str) -> None:
         """Read and check the annotation files of a stage (`fit`, `validate`, `test`)."""
@@ -181,7 +142,8 @@ class TrashDataModule(LightningDataModule):
                     f"data.{split} names no annotation file; give one, for instance "
                     f"--data.{split} {split}.json."
                 )
-            self.coco[split] = CocoFile(self.root / name, self.root, taxonomy=self.taxonomy)
+            taxonomy = self.taxonomy if self._knows_taxonomy() or split != "train" else None
+            self.coco[split] = CocoFile(self.root / name, self.root, taxonomy=taxonomy)
             for warning in self.coco[split].warnings:
                 log.warning(warning)
         return self.coco[split]
@@ -189,14 +151,15 @@ class TrashDataModule(LightningDataModule):
     @property
     def taxonomy(self) -> Taxonomy:
         """The one given, else the training json's own categories, for every split."""
-        if not hasattr(self, "_taxonomy"):
+        if self._taxonomy is None:
             if self.taxonomy_source is not None:
                 self._taxonomy = Taxonomy.load(self.taxonomy_source)
             else:
-                name = self.files["train"]
-                assert name is not None
-                self._taxonomy = CocoFile(self.root / name, self.root).taxonomy
+                self._taxonomy = self.read("train").taxonomy
         return self._taxonomy
+
+    def _knows_taxonomy(self) -> bool:
+        return self._taxonomy is not None or self.taxonomy_source is not None
 
     def use_taxonomy(self, taxonomy: Taxonomy) -> None:
         """Take a checkpoint's taxonomy for every split that is read from now on."""
@@ -282,19 +245,8 @@ class TrashDataModule(LightningDataModule):
         }
 
     def _warn_of_absent_classes(self) -> None:
-        coco, taxonomy = self.read("train"), self.taxonomy
-        categories = {category["id"]: category for category in coco.categories}
-        seen = {
-            taxonomy.train_id(categories[annotation["category_id"]])
-            for annotations in coco.annotations.values()
-            for annotation in annotations
-        }
-        absent = [
-            name
-            for index, name in enumerate(taxonomy.classes)
-            if index not in seen and index != taxonomy.background
-        ]
-        if absent:
+        coco = self.read("train")
+        if absent := coco.absent_classes():
             log.warning(
                 f"{coco.path}: no training photo shows {', '.join(absent)}; the network cannot "
                 f"learn what it never sees, so expect an IoU of 0 there."

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from tqdm import tqdm
+
 from segment.data.outlines import annotation_fault, reaches_outside, short
 from segment.data.photos import MAX_PIXELS, name_fault, size_fault
 from segment.data.taxonomy import Taxonomy
@@ -20,7 +22,7 @@ class Defect:
 
     Attributes:
         kind: `json`, `id`, `image`, `file-name`, `photo`, `photo-size`, `category`, `taxonomy`,
-            `annotation`, `outline`, `clipped` or `duplicate`, for counting.
+            `annotation`, `outline`, `clipped`, `no-pixel` or `duplicate`, for counting.
         fatal: Whether it keeps the data from being used.
         message: One sentence: which file, what is wrong, what to do.
     """
@@ -140,7 +142,8 @@ class Survey:
                 "photo", f"its photos should be in {self.root}, which is no folder; name it"
             )
             self.check_photos = False
-        for place, entry in enumerate(images):
+        shown = tqdm(images, "photo headers", unit="photo", delay=2, disable=None)
+        for place, entry in enumerate(shown if self.check_photos else images):
             name = entry.get("file_name")
             who = f"photo {short(name)}" if isinstance(name, str) else f"entry {place} of `images`"
             image_id = self._id(entry, "id", who)
@@ -199,6 +202,13 @@ class Survey:
                 self._found(
                     "category",
                     f"entry {place} of `categories`: `name` is {short(name)}; name the category",
+                )
+                continue
+            if not name.isprintable():
+                self._found(
+                    "category",
+                    f"category {short(name)} has a line break or another character that cannot be "
+                    f"printed; rename it",
                 )
                 continue
             category_id = self._id(category, "id", f"category {short(name)}")

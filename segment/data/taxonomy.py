@@ -277,6 +277,8 @@ def _names(value: Any, where: str) -> list[str]:
 def _text(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ValueError(f"{where} must be text; got {value!r}, put it in quotes")
+    if not value.isprintable():
+        raise ValueError(f"{where} must be one line of printable text; got {value!r}")
     return value
 
 

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures.pretrained import load_weights
-from segment.data.taxonomy import IGNORE, Taxonomy
+from segment.data.taxonomy import Taxonomy
 from segment.data.transforms import evaluation_image
 from segment.labels import labels_of
 from segment.metrics import SegmentationScores
+from segment.modules.losses import cross_entropy
+from segment.modules.optimizers import OptimizerName, make_optimizer, make_schedule
 from segment.seeds import mix_seed, run_seed
 
 Batch = dict[str, Tensor]
@@ -67,7 +69,7 @@ class SegmentationModule(LightningModule):
         self,
         num_classes: int,
         lr: float = 1e-3,
-        optimizer: Literal["sgd", "adam", "adamw"] = "sgd",
+        optimizer: OptimizerName = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
         schedule: Literal["poly", "constant"] = "poly",
@@ -177,24 +179,16 @@ class SegmentationModule(LightningModule):
         return self.cross_entropy(self(image), mask)
 
     def cross_entropy(self, logits: Tensor, mask: Tensor) -> Tensor:
-        """Mean cross-entropy over labelled pixels; 0 where a batch has none.
-
-        Args:
-            logits: Float (N, C, H, W).
-            mask: int64 (N, H, W), 255 where unlabelled.
-        """
-        weight = cast(Tensor | None, self.class_weights)
-        total = F.cross_entropy(
-            logits.float(), mask, weight=weight, ignore_index=IGNORE, reduction="sum"
-        )
-        labelled = mask != IGNORE
-        # PyTorch's own mean is NaN for a crop without any label, and NaN ends a training.
-        count = labelled.sum() if weight is None else weight[mask[labelled]].sum()
-        return total / count.clamp(min=torch.finfo(torch.float32).tiny)
+        """`losses.cross_entropy` with the class weights that were configured."""
+        return cross_entropy(logits, mask, cast(Tensor | None, self.class_weights))
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from (seed, epoch, step, rank): a resumed run then draws the same."""
-        torch.manual_seed(mix_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank))
+        seed = mix_seed(run_seed(), self.current_epoch, batch_idx, self.global_rank)
+        # torch.manual_seed takes milliseconds where there is no GPU: it notes a stack for each.
+        torch.default_generator.manual_seed(seed)
+        if self.device.type != "cpu":
+            torch.get_device_module(self.device).manual_seed(seed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of the optimizer; logs `train/loss`."""
@@ -223,27 +217,16 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer with per-layer rates, and the schedule, stepped after every step."""
-        groups = self.parameter_groups()
-        make = {
-            "sgd": lambda: torch.optim.SGD(groups, lr=self.lr, momentum=self.momentum),
-            "adam": lambda: torch.optim.Adam(groups, lr=self.lr),
-            "adamw": lambda: torch.optim.AdamW(groups, lr=self.lr),
-        }
-        optimizer = make[self.optimizer_name]()
-        if self.schedule == "poly" and self.trainer.estimated_stepping_batches == float("inf"):
+        steps = self.trainer.estimated_stepping_batches
+        if self.schedule == "poly" and steps == float("inf"):
             raise ValueError(
                 "model.schedule is poly, which must know when training ends; set "
                 "trainer.max_epochs or trainer.max_steps, or model.init_args.schedule: constant."
             )
-        steps = self.trainer.estimated_stepping_batches
-
-        def factor(step: int) -> float:
-            warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
-            if self.schedule == "constant":
-                return warm
-            return warm * max(0.0, 1 - step / max(1, steps)) ** self.power
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        groups = self.parameter_groups()
+        optimizer = make_optimizer(self.optimizer_name, groups, self.lr, self.momentum)
+        power = self.power if self.schedule == "poly" else 0.0
+        scheduler = make_schedule(optimizer, steps, power, self.warmup_steps)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

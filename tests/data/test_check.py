@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from segment.data.check import check, report, write_json
+from segment.data.check import check, report
 from segment.data.duplicates import find_twins, take_print
 from segment.data.sample_drawing import draw_photo
+from segment.prepare import main
 
 GARBAGE6 = Path(__file__).parents[3] / "shared/data/garbage6"
 
@@ -113,10 +114,29 @@ def test_reports_all_defects_of_all_files_grouped(tmp_path) -> None:
     assert "gone.png: no such photo" in text
     assert "cut.png: cannot be decoded" in text
     assert f"{a}, {b}: 4 fatal defects, 0 to look at." in text
-    write_json(tmp_path / "out.json", [a, b], defects)
+    out = tmp_path / "out.json"
+    words = ["check", "--annotations", a, b, "--root", tmp_path, "--json", out]
+    assert main(list(map(str, words))) == 1
     assert len(json.loads((tmp_path / "out.json").read_text())["defects"]) == 4
     # Headers alone do not show that the rest is missing.
     assert [d.kind for d in check([b], tmp_path, decode=False)] == []
+
+
+def test_finds_annotations_and_classes_that_own_no_pixel(tmp_path) -> None:
+    path = write(tmp_path, "a.json", {"a.png": scene(0)})
+    content = json.loads(path.read_text())
+    content["categories"] += [{"id": n, "name": name} for n, name in ((2, "Cap"), (3, "Lid"))]
+    square = content["annotations"][0]["segmentation"]
+    content["annotations"] += [
+        # Wholly under another of the same size and a higher id, and thinner than a pixel.
+        {"id": 0, "image_id": 1, "category_id": 2, "segmentation": square},
+        {"id": 5, "image_id": 1, "category_id": 3, "segmentation": [[9, 9.2, 9.4, 9.2, 9.4, 9.4]]},
+    ]
+    path.write_text(json.dumps(content))
+    messages = [d.message for d in check([path], tmp_path) if d.kind == "no-pixel"]
+    assert "1 annotations are too small to own a pixel" in messages[0]
+    assert "annotation 5." in messages[0]
+    assert "no photo shows a pixel of Cap, Lid;" in messages[1]
 
 
 def test_long_lists_are_cut_in_the_report_only(tmp_path) -> None:

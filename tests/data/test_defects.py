@@ -106,6 +106,7 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
         (first("images", file_name="coco.json"), "photo", r"not a photo in a format that is read"),
         (first("categories", id="1"), "id", r"category 'Bottle': `id` is '1'"),
         (first("categories", name=3), "category", r"entry 0 of `categories`: `name` is 3"),
+        (first("categories", name="Jar\n"), "category", r"'Jar\\n' has a line break or another"),
         (extra("categories", name="Jar"), "duplicate", r"'Jar': category id 1 is taken"),
         (extra("categories", id=9), "taxonomy", r"two categories are called 'Bottle'"),
         (first("annotations", id=None), "id", r"entry 0 of `annotations`: `id` is None"),

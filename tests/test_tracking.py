@@ -1,0 +1,79 @@
+"""W&B never asks, never stops a run, and keeps what it could not send."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from wandb_offline import read
+
+from segment.tracking import is_online
+
+KEY = "a" * 40
+
+TRACK = """
+import sys
+from pathlib import Path
+import wandb
+from segment.tracking import Tracker
+run = Path(sys.argv[1])
+tracker = Tracker()
+tracker.follow(run, "tiny", "model: 3")
+assert tracker.online
+tracker.experiment.log({"train/loss": 0.5})
+wandb.finish()
+"""
+
+
+@pytest.mark.parametrize(
+    ("environment", "login", "online"),
+    [
+        ({}, None, False),
+        ({"WANDB_API_KEY": KEY}, None, True),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, None, False),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, None, False),
+        ({"WANDB_MODE": "online"}, None, False),  # told to, but it would have to ask for a key
+        ({"WANDB_MODE": "disabled"}, None, True),  # W&B itself then does nothing
+        ({}, "api.wandb.ai", True),
+        ({}, "example.org", False),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "api.wandb.ai", False),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "wandb.example.org", True),
+    ],
+)
+def test_is_online_only_where_nothing_need_be_asked(
+    environment: dict[str, str],
+    login: str | None,
+    online: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    for name in ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    netrc = tmp_path / "netrc"
+    if login is not None:
+        netrc.write_text(f"machine {login} login user password {KEY}\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert is_online() == online
+
+
+def test_goes_on_offline_where_the_server_does_not_answer(tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "WANDB_MODE"}
+    done = subprocess.run(
+        [sys.executable, "-c", TRACK, str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=120,
+        env={
+            **environment,
+            "WANDB_API_KEY": KEY,
+            "WANDB_BASE_URL": "http://127.0.0.1:9",  # nobody listens there
+            "WANDB_INIT_TIMEOUT": "3",
+            "OMP_NUM_THREADS": "1",
+        },
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "this run goes on offline" in done.stdout + done.stderr
+    logged = read(tmp_path)
+    assert [row["train/loss"] for row in logged["history"]] == [0.5]
+    assert logged["config"]["model"] == 3
