@@ -24,10 +24,10 @@ from segment.modules import SegmentationModule
 from segment.scoring import refine
 
 
-def _run_id(run: Path) -> str:
+def _run_id(run: Path, anew: bool = False) -> str:
     """The W&B id of a run folder, made up once: names and times may be the same elsewhere."""
     path = run / ".wandb_id"
-    if not path.is_file():
+    if anew or not path.is_file():
         path.write_text(secrets.token_hex(5))
     return path.read_text()
 
@@ -110,9 +110,10 @@ class Tracker(WandbLogger):
             except wandb.Error as error:
                 reason = str(error).splitlines()[0].rstrip(".")
                 rank_zero_info(f"W&B cannot be used ({reason}); this run goes on offline.")
-                wandb.teardown()  # its service would hold on to the id of the failed run
                 self.online = False
-                self._wandb_init.update(mode="offline", resume=None)
+                # W&B's service goes on holding the id of the run that failed.
+                self._id = _run_id(Path(str(self._save_dir)), anew=True)
+                self._wandb_init.update(mode="offline", id=self._id)
         return super().experiment
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
