@@ -27,14 +27,15 @@ import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from segment.architectures.layers import SegmentationNetwork
 from segment.cli import SegmentCLI
 from segment.data.datamodule import TrashDataModule
 from segment.fit import _arguments
 from segment.modules import SegmentationModule
 
 
-class Tiny(nn.Module):
-    """One convolution: whatever a step costs beyond it is the loop's."""
+class Tiny(SegmentationNetwork):
+    """One convolution and the scores: whatever a step costs beyond them is the loop's."""
 
     mean = std = (0.5, 0.5, 0.5)
     score_names = ("score",)
@@ -43,18 +44,6 @@ class Tiny(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(3, 4, 3, padding=1)
         self.score = nn.Conv2d(4, num_classes, 1)
-
-    def valid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Any."""
-        return height, width
-
-    def backbone_parameters(self) -> list[nn.Parameter]:
-        """The stem's."""
-        return list(self.stem.parameters())
-
-    def head_parameters(self) -> list[nn.Parameter]:
-        """The score layer's."""
-        return list(self.score.parameters())
 
     def forward(self, image: Tensor) -> Tensor:
         """Logits."""

@@ -20,7 +20,7 @@ from segment.modules import SegmentationModule
 
 def multiply_adds(module: SegmentationModule, side: int = 512) -> int | None:
     """Multiply-adds of the network for one photo of side x side pixels, counted on no data."""
-    size = module.network.valid_size(side, side)  # type: ignore[operator]
+    size = module.network.valid_size(side, side)
     was_training = module.network.training
     try:
         network: nn.Module = module.network.eval()

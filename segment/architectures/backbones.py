@@ -17,6 +17,7 @@ Networks that mix the two, as ResNet-D's 2x2 average pools do, are taken for the
 up to a cell off.
 """
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import timm
@@ -24,10 +25,8 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segment.architectures.layers import IMAGENET_MEAN, IMAGENET_STD, zero_biases
 from segment.architectures.pretrained import load_timm
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Alignment = Literal["corner", "same", "half_pixel"]
 
@@ -41,7 +40,7 @@ class VGG16Trunk(nn.Sequential):
     channels = 512
     output_stride = 8
     alignment: Alignment = "corner"
-    unit = 8
+    unit, remainder = 8, 1
     mean = IMAGENET_MEAN
     std = IMAGENET_STD
 
@@ -64,8 +63,7 @@ class VGG16Trunk(nn.Sequential):
         for layer in self:
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-                assert layer.bias is not None
-                nn.init.zeros_(layer.bias)
+        zero_biases(self)
 
 
 class TimmBackbone(nn.Module):
@@ -77,6 +75,11 @@ class TimmBackbone(nn.Module):
         name: A timm name, "resnet101" or "tf_efficientnet_lite0.in1k".
         output_stride: Pixels of the photo per cell: 8, 16 or 32.
         pretrained: False, True for ImageNet weights, or the path of a file of weights.
+        finer: Strides below `output_stride` whose last features `pyramid` gives as well, rising.
+
+    Attributes:
+        channels: Of the last features.
+        finer_channels: Of the features of each of `finer`.
 
     Raises:
         ValueError: timm does not know the network, cannot dilate it, or no weights are to be had.
@@ -85,7 +88,13 @@ class TimmBackbone(nn.Module):
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __init__(self, name: str, output_stride: int = 8, pretrained: bool | str = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        output_stride: int = 8,
+        pretrained: bool | str = False,
+        finer: Sequence[int] = (),
+    ) -> None:
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is {output_stride}; it can be 8, 16 or 32.")
@@ -106,31 +115,44 @@ class TimmBackbone(nn.Module):
         features: Any
         try:
             features = timm.create_model(
-                name, features_only=True, output_stride=output_stride, out_indices=(-1,)
+                name,
+                features_only=True,
+                output_stride=output_stride,
+                # Counted from the end, stride 16 is the last but one in every timm network.
+                out_indices=[*(stride.bit_length() - 7 for stride in finer), -1],
             )
         # timm refuses by whatever the network happens to raise: AssertionError, TypeError, ...
         except Exception as error:
             raise ValueError(refusal) from error
-        if features.feature_info.reduction() != [output_stride]:
+        if features.feature_info.reduction() != [*finer, output_stride]:
             raise ValueError(refusal)
         if pretrained:
             load_timm(features, name, pretrained)
-        self.output_stride = output_stride
+        self.output_stride, self.finer = output_stride, tuple(finer)
         self.features = features
-        self.channels: int = features.feature_info.channels()[-1]
+        *self.finer_channels, self.channels = features.feature_info.channels()
         self.mean = tuple(features.default_cfg["mean"])
         self.std = tuple(features.default_cfg["std"])
         self.alignment = _alignment(features)
         self.unit = output_stride if self.alignment == "corner" else 32
+        self.remainder = 0 if self.alignment == "half_pixel" else 1
 
     def forward(self, image: Tensor) -> Tensor:
         """Features, float (N, channels, H', W'), of a normalized photo, float (N, 3, H, W)."""
+        return self.pyramid(image)[-1]
+
+    def pyramid(self, image: Tensor) -> list[Tensor]:
+        """The features of every stride in `finer`, then those that `forward` gives."""
         late = self.alignment == "half_pixel" and self.output_stride < 32
         if late:
             # timm pads a 2x2 convolution that lost its stride so that cells lie half a cell late.
             image = F.pad(image, [self.output_stride // 2] * 4)
-        features: Tensor = self.features(image)[-1]
-        return features[..., :-1, :-1] if late else features
+        features: list[Tensor] = self.features(image)
+        if not late:
+            return features
+        margins = [self.output_stride // 2 // stride for stride in self.finer]
+        levels = [level[..., m:-m, m:-m] for level, m in zip(features, margins, strict=False)]
+        return [*levels, features[-1][..., :-1, :-1]]
 
 
 def _alignment(network: nn.Module) -> Alignment:
@@ -138,10 +160,3 @@ def _alignment(network: nn.Module) -> Alignment:
     if strided and strided[0].kernel_size == strided[0].stride:
         return "half_pixel"
     return "same" if any(isinstance(m, Conv2dSame) for m in strided) else "corner"
-
-
-def valid_length(length: int, unit: int, alignment: Alignment) -> int:
-    """The smallest side >= `length` on which cells lie where `alignment` says; all in pixels."""
-    if alignment == "half_pixel":
-        return max(1, -(-length // unit)) * unit
-    return max(1, -(-(length - 1) // unit)) * unit + 1

@@ -15,7 +15,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segment.architectures.backbones import VGG16Trunk, valid_length
+from segment.architectures.backbones import VGG16Trunk
+from segment.architectures.layers import SegmentationNetwork, zero_biases
 from segment.architectures.pretrained import (
     Weights,
     first_that_works,
@@ -46,12 +47,10 @@ class LargeFOV(nn.Sequential):
         for layer in (self.fc6, self.fc7):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
         nn.init.normal_(self.fc8.weight, std=0.01)
-        for layer in (self.fc6, self.fc7, self.fc8):
-            assert layer.bias is not None
-            nn.init.zeros_(layer.bias)
+        zero_biases(self)
 
 
-class DeepLabV1(nn.Module):
+class DeepLabV1(SegmentationNetwork):
     """VGG-16 with its last two strides made dilations, and scores for every eighth pixel.
 
     Args:
@@ -60,7 +59,8 @@ class DeepLabV1(nn.Module):
         pretrained: False, True for ImageNet weights, or the path of a file of weights.
     """
 
-    score_names: tuple[str, ...] = ("head.fc8",)
+    score_names = ("head.fc8",)
+    unit, remainder, least = 8, 1, 9
     corners = True  # cells sit on pixels 8 * o, the outermost on the photo's corners
 
     def __init__(
@@ -75,22 +75,8 @@ class DeepLabV1(nn.Module):
         self.backbone = VGG16Trunk()
         self.pool5a = nn.AvgPool2d(3, stride=1, padding=1)
         self.head = LargeFOV(num_classes, dilation=12)
-        self.mean, self.std = self.backbone.mean, self.backbone.std
         if pretrained:
             load_vgg16(self, self.backbone, [self.head], pretrained)
-
-    def valid_size(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest size of 8k + 1 by 8l + 1 pixels that holds `height` by `width`."""
-        unit, alignment = self.backbone.unit, self.backbone.alignment
-        return valid_length(height, unit, alignment), valid_length(width, unit, alignment)
-
-    def backbone_parameters(self) -> Iterable[nn.Parameter]:
-        """What ImageNet has trained: everything but fc8."""
-        return [p for name, p in self.named_parameters() if not name.startswith(self.score_names)]
-
-    def head_parameters(self) -> Iterable[nn.Parameter]:
-        """What starts anew, and learns ten times as fast: fc8 (section 5)."""
-        return [p for name, p in self.named_parameters() if name.startswith(self.score_names)]
 
     def score_scales(self, image: Tensor) -> list[Tensor]:
         """Score every eighth pixel, `image[..., ::8, ::8]`, as the paper's loss wants it.
@@ -104,13 +90,7 @@ class DeepLabV1(nn.Module):
         Raises:
             ValueError: H or W is not 8k + 1.
         """
-        height, width = image.shape[-2:]
-        valid = self.valid_size(height, width)
-        if (height, width) != valid:
-            raise ValueError(
-                f"DeepLab v1 takes heights and widths of 8k + 1; got {height}x{width}. "
-                f"Pad it to {valid[0]}x{valid[1]}, as SegmentationModule.forward does."
-            )
+        self.check_size(image)
         return [self.head(self.pool5a(self.backbone(image)))]
 
     def forward(self, image: Tensor) -> Tensor:

@@ -16,14 +16,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segment.architectures.backbones import TimmBackbone, VGG16Trunk, valid_length
+from segment.architectures.backbones import TimmBackbone, VGG16Trunk
 from segment.architectures.deeplab_v1 import LargeFOV, load_vgg16
+from segment.architectures.layers import SegmentationNetwork
 
 RATES = {"small": (2, 4, 8, 12), "large": (6, 12, 18, 24)}  # ASPP-S and ASPP-L, figure 7
 SCALES = (1.0, 0.75, 0.5)  # section 4.1
 
 
-class DeepLabV2(nn.Module):
+class DeepLabV2(SegmentationNetwork):
     """A backbone, and four branches of growing dilation whose class scores are summed (ASPP).
 
     On "vgg16" a branch is fc6, fc7 and fc8; on other backbones one 3x3 convolution.
@@ -80,19 +81,8 @@ class DeepLabV2(nn.Module):
         self.mean, self.std = self.backbone.mean, self.backbone.std
         # Scaled by 0.75 and 0.5, a side of 4k cells still has whole cells.
         self.unit = max(self.backbone.unit, 4 * output_stride if multi_scale else 0)
-
-    def valid_size(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest size, `unit` * k + 1 pixels (ConvNeXt: `unit` * k), that holds the given."""
-        alignment = self.backbone.alignment
-        return valid_length(height, self.unit, alignment), valid_length(width, self.unit, alignment)
-
-    def backbone_parameters(self) -> Iterable[nn.Parameter]:
-        """What ImageNet has trained: everything but the scores; VGG's fc6 and fc7 too."""
-        return [p for name, p in self.named_parameters() if not name.startswith(self.score_names)]
-
-    def head_parameters(self) -> Iterable[nn.Parameter]:
-        """What starts anew, and learns ten times as fast: the layers that score classes."""
-        return [p for name, p in self.named_parameters() if name.startswith(self.score_names)]
+        self.remainder = self.backbone.remainder
+        self.least = self.unit + self.remainder
 
     def score_scales(self, image: Tensor) -> list[Tensor]:
         """Score every cell, at every scale: what the paper's loss sums over (section 4.1).
@@ -108,21 +98,13 @@ class DeepLabV2(nn.Module):
         Raises:
             ValueError: (H, W) is not a `valid_size`.
         """
-        height, width = image.shape[-2:]
-        valid = self.valid_size(height, width)
-        if (height, width) != valid:
-            more = " + 1" if self.corners else ""
-            raise ValueError(
-                f"This DeepLab v2 takes heights and widths of {self.unit}k{more}; got "
-                f"{height}x{width}. Pad it to {valid[0]}x{valid[1]}, as SegmentationModule.forward "
-                f"does."
-            )
+        self.check_size(image)
         if not self.multi_scale:
             return [self._score(image)]
         edge = 1 if self.corners else 0
         scores = []
         for scale in SCALES:
-            size = [round((side - edge) * scale) + edge for side in (height, width)]
+            size = [round((side - edge) * scale) + edge for side in image.shape[-2:]]
             scores.append(self._score(self._resize(image, size)))
         same = [self._resize(score, scores[0].shape[-2:]) for score in scores]
         return [*scores, torch.stack(same).amax(dim=0)]

@@ -15,6 +15,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from segment.architectures.layers import SegmentationNetwork
+
 Weights = dict[str, Tensor]
 
 
@@ -105,7 +107,7 @@ def load_timm(features: nn.Module, name: str, pretrained: bool | str) -> None:
 
 
 def load_weights(
-    network: nn.Module, state_dict: Mapping[str, Tensor], source: object = "these weights"
+    network: SegmentationNetwork, state_dict: Mapping[str, Tensor], source: object = "these weights"
 ) -> list[str]:
     """Load an earlier run of the same network, which may have told other classes apart.
 
@@ -121,10 +123,9 @@ def load_weights(
         ValueError: Another tensor is missing, is not the network's, or has another shape.
     """
     own = network.state_dict()
-    names: tuple[str, ...] = tuple(network.score_names)  # type: ignore[arg-type]
     anew = []
     kept = dict(state_dict)
-    for name in names:
+    for name in network.score_names:
         keys = [key for key in own if key.startswith(f"{name}.")]
         if any(k in kept and _other_classes(kept[k], own[k]) for k in keys):
             anew.append(name)

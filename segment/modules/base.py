@@ -1,7 +1,6 @@
 """SegmentationModule: everything the papers share about training and evaluating a network."""
 
-from collections.abc import Iterable
-from typing import Any, Literal, Protocol, cast
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,32 +9,17 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from segment.architectures.layers import SegmentationNetwork
 from segment.architectures.pretrained import load_weights
 from segment.data.taxonomy import Taxonomy
 from segment.data.transforms import evaluation_image
 from segment.labels import labels_of
 from segment.metrics import SegmentationScores
 from segment.modules.losses import cross_entropy
-from segment.modules.optimizers import OptimizerName, make_optimizer, make_schedule
+from segment.modules.optimization import Optimization, OptimizerName, Schedule
 from segment.seeds import mix_seed, run_seed
 
 Batch = dict[str, Tensor]
-
-
-class Network(Protocol):
-    """What `SegmentationModule` needs of a network besides being an `nn.Module`."""
-
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def valid_size(self, height: int, width: int) -> tuple[int, int]:
-        """The smallest size, at least the one given, that the network takes."""
-
-    def backbone_parameters(self) -> Iterable[nn.Parameter]:
-        """Those that start from pretrained weights."""
-
-    def head_parameters(self) -> Iterable[nn.Parameter]:
-        """Those that start anew."""
 
 
 class SegmentationModule(LightningModule):
@@ -49,11 +33,17 @@ class SegmentationModule(LightningModule):
         lr: Learning rate of the backbone at the first step.
         optimizer: `sgd` with momentum as in the papers, or `adam`, `adamw`.
         momentum: Momentum of `sgd`.
-        weight_decay: L2 penalty; biases of the head have none, as in DeepLab.
-        schedule: `poly` lowers the rate as (1 - step / steps) ** power; `constant` keeps it.
+        weight_decay: L2 penalty.
+        schedule: `poly` lowers the rate as (1 - step / steps) ** power; `step` multiplies it by
+            `gamma` every `step_size` steps; `constant` keeps it.
         power: Exponent of `poly`.
+        step_size: Optimizer steps between the drops of `step`.
+        gamma: Factor of each drop of `step`.
+        min_lr: Rate of the backbone below which `step` does not go.
         warmup_steps: Steps over which the rate first rises linearly from 0.
-        head_lr_factor: Rate of the head's weights over the backbone's; its biases have twice that.
+        head_lr_factor: Rate of the layers that start anew over that of the others.
+        bias_lr_factor: Rate of biases and norms over that of the weights beside them. Caffe's
+            papers have 2; other than 1 it also takes the L2 penalty off them.
         freeze_batch_norm: Keep the backbone's BN statistics and affine maps as they are.
         class_weights: One weight per class for the cross-entropy (`segment.prepare stats`
             prints them); null weighs all alike.
@@ -64,6 +54,7 @@ class SegmentationModule(LightningModule):
     mean: Tensor
     std: Tensor
     val_scores: SegmentationScores
+    network: SegmentationNetwork
 
     def __init__(
         self,
@@ -72,10 +63,14 @@ class SegmentationModule(LightningModule):
         optimizer: OptimizerName = "sgd",
         momentum: float = 0.9,
         weight_decay: float = 5e-4,
-        schedule: Literal["poly", "constant"] = "poly",
+        schedule: Schedule = "poly",
         power: float = 0.9,
+        step_size: int = 2000,
+        gamma: float = 0.1,
+        min_lr: float = 0.0,
         warmup_steps: int = 0,
-        head_lr_factor: float = 10.0,
+        head_lr_factor: float = 1.0,
+        bias_lr_factor: float = 1.0,
         freeze_batch_norm: bool = False,
         class_weights: list[float] | None = None,
         weights: str | None = None,
@@ -88,22 +83,21 @@ class SegmentationModule(LightningModule):
                 f"model.class_weights has {len(class_weights)} numbers for {num_classes} classes; "
                 f"give one per class, background included."
             )
-        if lr <= 0:
-            raise ValueError(f"model.lr is {lr}; give a learning rate above 0.")
-        settings = {
-            "momentum": momentum,
-            "weight_decay": weight_decay,
-            "power": power,
-            "warmup_steps": warmup_steps,
-            "head_lr_factor": head_lr_factor,
-        }
-        for name, value in settings.items():
-            if value < 0:
-                raise ValueError(f"model.{name} is {value}; give 0 or more.")
         self.num_classes = num_classes
-        self.lr, self.optimizer_name, self.momentum = lr, optimizer, momentum
-        self.weight_decay, self.head_lr_factor = weight_decay, head_lr_factor
-        self.schedule, self.power, self.warmup_steps = schedule, power, warmup_steps
+        self.optimization = Optimization(
+            lr,
+            optimizer,
+            momentum,
+            weight_decay,
+            schedule,
+            power,
+            step_size,
+            gamma,
+            min_lr,
+            warmup_steps,
+            head_lr_factor,
+            bias_lr_factor,
+        )
         self.freeze_batch_norm = freeze_batch_norm
         self._weights = weights
         self.taxonomy: Taxonomy | None = None
@@ -115,14 +109,13 @@ class SegmentationModule(LightningModule):
             persistent=False,
         )
 
-    def wrap(self, network: nn.Module) -> None:
+    def wrap(self, network: SegmentationNetwork) -> None:
         """Take the network, its normalization and, where asked for, its starting weights."""
         # Channels last: on CPUs dilated and depthwise convolutions take half the time, and on GPUs
         # tensor cores want it.
         self.network = network.to(memory_format=torch.channels_last)
-        described = cast(Network, network)
         for name in ("mean", "std"):
-            values = torch.tensor(getattr(described, name)).view(3, 1, 1) * 255
+            values = torch.tensor(getattr(network, name)).view(3, 1, 1) * 255
             self.register_buffer(name, values, persistent=False)
         if self._weights is not None:
             from segment.modules.loading import read_weights  # it needs this class
@@ -141,7 +134,7 @@ class SegmentationModule(LightningModule):
     def pad(self, image: Tensor) -> Tensor:
         """Normalize uint8 (N, 3, H, W) and pad it with zeros, bottom and right, to a valid size."""
         height, width = image.shape[-2:]
-        valid = cast(Network, self.network).valid_size(height, width)
+        valid = self.network.valid_size(height, width)
         normal = (image - self.mean) / self.std
         padded = F.pad(normal, (0, valid[1] - width, 0, valid[0] - height))
         return padded.contiguous(memory_format=torch.channels_last)
@@ -205,7 +198,7 @@ class SegmentationModule(LightningModule):
 
     def _frozen(self) -> list[nn.Parameter]:
         """Put the backbone's BN layers into evaluation mode; their parameters."""
-        own = {id(p) for p in cast(Network, self.network).backbone_parameters()}
+        own = {id(p) for p in self.network.backbone_parameters()}
         frozen = []
         for layer in self.network.modules():
             if isinstance(layer, nn.modules.batchnorm._BatchNorm):
@@ -217,35 +210,16 @@ class SegmentationModule(LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer with per-layer rates, and the schedule, stepped after every step."""
-        steps = self.trainer.estimated_stepping_batches
-        if self.schedule == "poly" and steps == float("inf"):
-            raise ValueError(
-                "model.schedule is poly, which must know when training ends; set "
-                "trainer.max_epochs or trainer.max_steps, or model.init_args.schedule: constant."
-            )
-        groups = self.parameter_groups()
-        optimizer = make_optimizer(self.optimizer_name, groups, self.lr, self.momentum)
-        power = self.power if self.schedule == "poly" else 0.0
-        scheduler = make_schedule(optimizer, steps, power, self.warmup_steps)
+        optimizer = self.optimization.optimizer(self.parameter_groups())
+        scheduler = self.optimization.scheduler(optimizer, self.trainer.estimated_stepping_batches)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
         }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Backbone at `lr`; head weights at 10x; head biases at 20x without decay (DeepLab)."""
-        network = cast(Network, self.network)
-        decay, head = self.weight_decay, list(network.head_parameters())
-        rates: list[tuple[str, list[nn.Parameter], float, float]] = [
-            ("backbone", list(network.backbone_parameters()), 1.0, decay),
-            ("head", [p for p in head if p.ndim > 1], self.head_lr_factor, decay),
-            ("head_bias", [p for p in head if p.ndim <= 1], 2 * self.head_lr_factor, 0.0),
-        ]
-        return [
-            {"params": params, "lr": self.lr * rate, "weight_decay": weight_decay, "name": name}
-            for name, params, rate, weight_decay in rates
-            if params
-        ]
+        """What the optimizer trains, at which rates; a paper with other rates overrides this."""
+        return self.optimization.groups(self.network)
 
     # ---- validation during training: raw scores only, on the device
 

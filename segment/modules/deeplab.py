@@ -26,6 +26,15 @@ class _DeepLab(SegmentationModule):
     network: DeepLabV1 | DeepLabV2
     loss_size: Literal["coarse", "full"] = "coarse"
 
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """Backbone at `lr`, head weights at 10x, head biases at 20x and without decay."""
+        groups = super().parameter_groups()
+        head = next(group for group in groups if group["name"] == "head")
+        biases = [p for p in head["params"] if p.ndim <= 1]
+        head["params"] = [p for p in head["params"] if p.ndim > 1]
+        bias = {"params": biases, "lr": 2 * head["lr"], "weight_decay": 0.0, "name": "head_bias"}
+        return [*groups, bias]
+
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
         """Sum of the cross-entropies of every score map (one, or one per scale and their max).
 
@@ -81,6 +90,7 @@ class DeepLabV1Module(_DeepLab):
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
         loss_size: Take the loss on the `coarse` grid as in the paper, or at `full` size.
         lr: Learning rate of the backbone.
+        head_lr_factor: Rate of the classifier's weights over that; its biases have twice as much.
         training: See `SegmentationModule`.
     """
 
@@ -91,9 +101,10 @@ class DeepLabV1Module(_DeepLab):
         pretrained: bool | str = True,
         loss_size: Literal["coarse", "full"] = "coarse",
         lr: float = 1e-3,
+        head_lr_factor: float = 10.0,
         **training: Any,
     ) -> None:
-        super().__init__(num_classes, lr=lr, **training)
+        super().__init__(num_classes, lr=lr, head_lr_factor=head_lr_factor, **training)
         self.save_hyperparameters()
         self.loss_size = loss_size
         self.wrap(DeepLabV1(num_classes, variant=variant, pretrained=pretrained))
@@ -111,6 +122,7 @@ class DeepLabV2Module(_DeepLab):
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
         loss_size: Take the loss on the `coarse` grid as in the paper, or at `full` size.
         lr: Learning rate of the backbone; the paper has 2.5e-4 for ResNet-101, 1e-3 for VGG16.
+        head_lr_factor: Rate of the scores' weights over that; their biases have twice as much.
         freeze_batch_norm: Keep the backbone's BN as it is, as the paper does with ResNet-101.
         training: See `SegmentationModule`.
     """
@@ -125,10 +137,17 @@ class DeepLabV2Module(_DeepLab):
         pretrained: bool | str = True,
         loss_size: Literal["coarse", "full"] = "coarse",
         lr: float = 2.5e-4,
+        head_lr_factor: float = 10.0,
         freeze_batch_norm: bool = True,
         **training: Any,
     ) -> None:
-        super().__init__(num_classes, lr=lr, freeze_batch_norm=freeze_batch_norm, **training)
+        super().__init__(
+            num_classes,
+            lr=lr,
+            head_lr_factor=head_lr_factor,
+            freeze_batch_norm=freeze_batch_norm,
+            **training,
+        )
         self.save_hyperparameters()
         self.loss_size = loss_size
         self.wrap(
