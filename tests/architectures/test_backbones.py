@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 from alignment import averaging, centroid
+from torch import nn
 
 from segment.architectures import DeepLabV1, DeepLabV2
 from segment.architectures.backbones import TimmBackbone, VGG16Trunk
