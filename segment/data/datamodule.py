@@ -165,6 +165,7 @@ class TrashDataModule(LightningDataModule):
         """Take a checkpoint's taxonomy for every split that is read from now on."""
         self._taxonomy = taxonomy
         self.coco.clear()
+        self.datasets.clear()
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented crops; the last incomplete batch of an epoch is left out."""
@@ -204,19 +205,19 @@ class TrashDataModule(LightningDataModule):
         )
 
     def _dataset(self, split: str, transform: Callable | None) -> CocoSegmentation:
-        dataset = CocoSegmentation(self.read(split), transform, self.on_bad_photo)
-        self.datasets[split] = dataset
-        return dataset
+        if split not in self.datasets:  # one for all loaders: it counts what it skips
+            self.datasets[split] = CocoSegmentation(self.read(split), transform, self.on_bad_photo)
+        return self.datasets[split]
 
-    def skipped(self, split: str) -> int:
-        """Photos of a split that could not be read so far, where `on_bad_photo` is `skip`."""
-        return int(self.datasets[split].skipped.sum()) if split in self.datasets else 0
+    def skipped(self, split: str) -> torch.Tensor:
+        """For every photo of a split, whether this process could not read it, bool (photos,)."""
+        return self.datasets[split].skipped
 
     def teardown(self, stage: str) -> None:
         """Tell how many photos were skipped."""
         for split in self.datasets:
-            if self.skipped(split):
-                log.warning(f"{self.skipped(split)} photos of {split} could not be read.")
+            if count := int(self.skipped(split).sum()):
+                log.warning(f"{count} photos of {split} could not be read.")
 
     def _sampler(self, num_photos: int, *, shuffle: bool) -> PhotoSampler:
         trainer = self.trainer

@@ -34,7 +34,7 @@ class RandomScale(nn.Module):
         height, width = item["image"].shape[-2:]
         factor = torch.empty(()).uniform_(self.low, self.high).item()
         if self.base is not None:
-            factor *= self.base / min(height, width)
+            factor *= _ratio(height, width, self.base)
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
         return v2.Resize(size, antialias=True)(item)
 
@@ -69,11 +69,16 @@ def training_transform(
     return v2.Compose(steps)
 
 
+def _ratio(height: int, width: int, short_side: int) -> float:
+    """Factor to `short_side`, or less for a strip that would become longer than 16 of those."""
+    return short_side / max(min(height, width), max(height, width) / 16)
+
+
 def evaluation_image(image: torch.Tensor, short_side: int | None) -> torch.Tensor:
     """The photo as the network sees it: (3, H, W) uint8 at a fixed shorter side, or as it is."""
     if short_side is None or min(image.shape[-2:]) == short_side:
         return image
     height, width = image.shape[-2:]
-    ratio = short_side / min(height, width)
+    ratio = _ratio(height, width, short_side)
     size = [max(1, round(height * ratio)), max(1, round(width * ratio))]
     return F.resize(image, size, InterpolationMode.BILINEAR, antialias=True)

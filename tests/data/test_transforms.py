@@ -54,3 +54,6 @@ def test_evaluation_size() -> None:
     image = torch.zeros(1, 3, 600, 400, dtype=torch.uint8)
     assert evaluation_image(image, 100).shape[-2:] == (150, 100)
     assert evaluation_image(image, None) is image
+    # A strip is not blown up to the end of memory.
+    strip = torch.zeros(1, 3, 4, 2000, dtype=torch.uint8)
+    assert evaluation_image(strip, 100).shape[-2:] == (3, 1600)
