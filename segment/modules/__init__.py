@@ -3,6 +3,7 @@
 from segment.modules.base import SegmentationModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
 from segment.modules.deeplab_v3 import DeepLabV3Module, DeepLabV3PlusModule
+from segment.modules.semantic_fpn import SemanticFPNModule
 
 __all__ = [
     "DeepLabV1Module",
@@ -10,4 +11,5 @@ __all__ = [
     "DeepLabV3Module",
     "DeepLabV3PlusModule",
     "SegmentationModule",
+    "SemanticFPNModule",
 ]
