@@ -2,6 +2,7 @@
 
 from segment.architectures.deeplab_v1 import DeepLabV1
 from segment.architectures.deeplab_v2 import DeepLabV2
+from segment.architectures.frrn import FRRN
 from segment.architectures.unet import UNet
 
-__all__ = ["DeepLabV1", "DeepLabV2", "UNet"]
+__all__ = ["FRRN", "DeepLabV1", "DeepLabV2", "UNet"]

@@ -2,11 +2,13 @@
 
 from segment.modules.base import SegmentationModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
+from segment.modules.frrn import FRRNModule
 from segment.modules.unet import UNetModule
 
 __all__ = [
     "DeepLabV1Module",
     "DeepLabV2Module",
+    "FRRNModule",
     "SegmentationModule",
     "UNetModule",
 ]
