@@ -1,11 +1,13 @@
 """LightningModules, one per architecture: what its paper says about training."""
 
 from segment.modules.base import SegmentationModule
+from segment.modules.contextual import DeepContextualNetworkModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
 from segment.modules.frrn import FRRNModule
 from segment.modules.unet import UNetModule
 
 __all__ = [
+    "DeepContextualNetworkModule",
     "DeepLabV1Module",
     "DeepLabV2Module",
     "FRRNModule",
