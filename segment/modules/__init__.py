@@ -4,6 +4,7 @@ from segment.modules.base import SegmentationModule
 from segment.modules.contextual import DeepContextualNetworkModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
 from segment.modules.frrn import FRRNModule
+from segment.modules.patch_cnn import PatchCNNModule
 from segment.modules.unet import UNetModule
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "DeepLabV1Module",
     "DeepLabV2Module",
     "FRRNModule",
+    "PatchCNNModule",
     "SegmentationModule",
     "UNetModule",
 ]
