@@ -72,6 +72,7 @@ class TrashDataModule(LightningDataModule):
         scale: Smallest and largest random factor on top of `short_side`.
         flip: Probability of a horizontal flip.
         colour_jitter: Strength from 0 (off) to 1 of the colour changes.
+        elastic: Standard deviation in pixels of U-Net's elastic deformation; 0 is off, it has 10.
         batch_size: Training photos per process and step.
         workers: Processes per training process that load photos; 0 loads between the steps.
         seed: Seed of order and augmentation; null takes the run's `seed_everything`.
@@ -91,13 +92,16 @@ class TrashDataModule(LightningDataModule):
         scale: tuple[float, float] = (0.5, 1.5),
         flip: float = 0.5,
         colour_jitter: float = 0.2,
+        elastic: float = 0.0,
         batch_size: int = 8,
         workers: int = 2,
         seed: int | None = None,
         on_bad_photo: Literal["stop", "skip"] = "stop",
     ) -> None:
         super().__init__()
-        _check_settings(crop_size, scale, flip, colour_jitter, batch_size, workers, short_side)
+        _check_settings(
+            crop_size, scale, flip, colour_jitter, elastic, batch_size, workers, short_side
+        )
         self.root = Path(root)
         self.files = {"train": train, "val": val, "test": test}
         self.taxonomy_source = taxonomy
@@ -105,7 +109,9 @@ class TrashDataModule(LightningDataModule):
         self._is_prepared = False
         self.sample = sample
         self.short_side = short_side
-        self.train_transform = training_transform(crop_size, short_side, scale, flip, colour_jitter)
+        self.train_transform = training_transform(
+            crop_size, short_side, scale, flip, colour_jitter, elastic
+        )
         self.batch_size = batch_size
         self.workers = workers
         self.seed = run_seed() if seed is None else seed
@@ -264,6 +270,7 @@ def _check_settings(
     scale: tuple[float, float],
     flip: float,
     colour_jitter: float,
+    elastic: float,
     batch_size: int,
     workers: int,
     short_side: int | None,
@@ -277,6 +284,7 @@ def _check_settings(
         f"data.colour_jitter is {colour_jitter}; give a strength from 0 to 1": not (
             0 <= colour_jitter <= 1
         ),
+        f"data.elastic is {elastic}; give 0 pixels or more": elastic < 0,
         f"data.batch_size is {batch_size}; give at least 1": batch_size < 1,
         f"data.workers is {workers}; give 0 or more": workers < 0,
         f"data.short_side is {short_side}; give at least 1 pixel, or null for each photo's own": (
