@@ -2,5 +2,12 @@
 
 from segment.modules.base import SegmentationModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
+from segment.modules.segnet import SegNetBasicModule, SegNetModule
 
-__all__ = ["DeepLabV1Module", "DeepLabV2Module", "SegmentationModule"]
+__all__ = [
+    "DeepLabV1Module",
+    "DeepLabV2Module",
+    "SegNetBasicModule",
+    "SegNetModule",
+    "SegmentationModule",
+]
