@@ -4,6 +4,7 @@ from segment.modules.base import SegmentationModule
 from segment.modules.deconvnet import DeconvNetModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
 from segment.modules.segnet import SegNetBasicModule, SegNetModule
+from segment.modules.upsampling import UpsamplingNetModule
 
 __all__ = [
     "DeconvNetModule",
@@ -12,4 +13,5 @@ __all__ = [
     "SegNetBasicModule",
     "SegNetModule",
     "SegmentationModule",
+    "UpsamplingNetModule",
 ]
