@@ -50,10 +50,11 @@ class SegmentationNetwork(nn.Module):
         height, width = image.shape[-2:]
         valid = self.valid_size(height, width)
         if (height, width) != valid:
-            sizes = f"{self.unit}k" + (f" + {self.remainder}" if self.remainder else "")
+            sizes = f" of {self.unit}k" if self.unit > 1 else ""
+            sizes += f" + {self.remainder}" if self.remainder else ""
             least = f" from {self.least} on" if self.least > self.unit + self.remainder else ""
             raise ValueError(
-                f"{type(self).__name__} takes heights and widths of {sizes}{least}; got "
+                f"{type(self).__name__} takes heights and widths{sizes}{least}; got "
                 f"{height}x{width}. Pad it to {valid[0]}x{valid[1]}, as SegmentationModule.forward "
                 f"does."
             )

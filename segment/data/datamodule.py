@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from segment.data.coco import CocoFile
 from segment.data.dataset import CocoSegmentation
+from segment.data.object_crops import ObjectCrop
 from segment.data.sample import make_sample
 from segment.data.sampler import PhotoSampler
 from segment.data.taxonomy import Taxonomy
@@ -68,6 +69,9 @@ class TrashDataModule(LightningDataModule):
         sample: Generate the embedded trash set at `root` where it is missing.
         short_side: Length in pixels that the shorter side of every photo has for the network;
             null keeps each photo's own size. Scores are at the annotation's size all the same.
+        crop: What training crops show: `random` parts of a photo, one annotated `object`, or a
+            random box around one (`proposal`). The last two are resized to a little more than
+            `crop_size` (DeconvNet), whatever `short_side`, `scale` and `colour_jitter` say.
         crop_size: Side of a training crop in pixels.
         scale: Smallest and largest random factor on top of `short_side`.
         flip: Probability of a horizontal flip.
@@ -97,8 +101,11 @@ class TrashDataModule(LightningDataModule):
         workers: int = 2,
         seed: int | None = None,
         on_bad_photo: Literal["stop", "skip"] = "stop",
+        crop: Literal["random", "object", "proposal"] = "random",
     ) -> None:
         super().__init__()
+        if crop not in ("random", "object", "proposal"):
+            raise ValueError(f"data.crop is {crop!r}; write 'random', 'object' or 'proposal'.")
         _check_settings(
             crop_size, scale, flip, colour_jitter, elastic, batch_size, workers, short_side
         )
@@ -112,6 +119,7 @@ class TrashDataModule(LightningDataModule):
         self.train_transform = training_transform(
             crop_size, short_side, scale, flip, colour_jitter, elastic
         )
+        self.crop, self.crop_size, self.flip = crop, crop_size, flip
         self.batch_size = batch_size
         self.workers = workers
         self.seed = run_seed() if seed is None else seed
@@ -175,7 +183,10 @@ class TrashDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented crops; the last incomplete batch of an epoch is left out."""
-        dataset = self._dataset("train", self.train_transform)
+        transform: Callable = self.train_transform
+        if self.crop != "random":
+            transform = ObjectCrop(self.read("train"), self.crop, self.crop_size, self.flip)
+        dataset = self._dataset("train", transform)
         sampler = self._sampler(len(dataset), shuffle=True)
         return DataLoader(
             dataset,
