@@ -2,5 +2,6 @@
 
 from segment.architectures.deeplab_v1 import DeepLabV1
 from segment.architectures.deeplab_v2 import DeepLabV2
+from segment.architectures.fcn import FCN
 
-__all__ = ["DeepLabV1", "DeepLabV2"]
+__all__ = ["FCN", "DeepLabV1", "DeepLabV2"]

@@ -2,5 +2,11 @@
 
 from segment.modules.base import SegmentationModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
+from segment.modules.fcn import FCNModule
 
-__all__ = ["DeepLabV1Module", "DeepLabV2Module", "SegmentationModule"]
+__all__ = [
+    "DeepLabV1Module",
+    "DeepLabV2Module",
+    "FCNModule",
+    "SegmentationModule",
+]
