@@ -3,5 +3,6 @@
 from segment.architectures.deeplab_v1 import DeepLabV1
 from segment.architectures.deeplab_v2 import DeepLabV2
 from segment.architectures.fcn import FCN
+from segment.architectures.torchvision_models import TorchvisionDeepLabV3, TorchvisionFCN
 
-__all__ = ["FCN", "DeepLabV1", "DeepLabV2"]
+__all__ = ["FCN", "DeepLabV1", "DeepLabV2", "TorchvisionDeepLabV3", "TorchvisionFCN"]

@@ -3,10 +3,13 @@
 from segment.modules.base import SegmentationModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
 from segment.modules.fcn import FCNModule
+from segment.modules.torchvision_models import TorchvisionDeepLabV3Module, TorchvisionFCNModule
 
 __all__ = [
     "DeepLabV1Module",
     "DeepLabV2Module",
     "FCNModule",
     "SegmentationModule",
+    "TorchvisionDeepLabV3Module",
+    "TorchvisionFCNModule",
 ]
