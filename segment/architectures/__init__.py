@@ -6,14 +6,18 @@ from segment.architectures.deeplab_v1 import DeepLabV1
 from segment.architectures.deeplab_v2 import DeepLabV2
 from segment.architectures.deeplab_v3 import DeepLabV3
 from segment.architectures.deeplab_v3plus import DeepLabV3Plus
+from segment.architectures.fcn import FCN
 from segment.architectures.frrn import FRRN
 from segment.architectures.patch_cnn import PatchCNN
+from segment.architectures.plain_fcn import PlainFCN
 from segment.architectures.segnet import SegNet, SegNetBasic
 from segment.architectures.semantic_fpn import SemanticFPN
+from segment.architectures.torchvision_models import TorchvisionDeepLabV3, TorchvisionFCN
 from segment.architectures.unet import UNet
 from segment.architectures.upsampling import UpsamplingNet
 
 __all__ = [
+    "FCN",
     "FRRN",
     "DeconvNet",
     "DeepContextualNetwork",
@@ -22,9 +26,12 @@ __all__ = [
     "DeepLabV3",
     "DeepLabV3Plus",
     "PatchCNN",
+    "PlainFCN",
     "SegNet",
     "SegNetBasic",
     "SemanticFPN",
+    "TorchvisionDeepLabV3",
+    "TorchvisionFCN",
     "UNet",
     "UpsamplingNet",
 ]

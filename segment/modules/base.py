@@ -48,8 +48,8 @@ class SegmentationModule(LightningModule):
         freeze_batch_norm: Keep the backbone's BN statistics and affine maps as they are.
         class_weights: One weight per class for the cross-entropy (`segment.prepare stats`
             prints them); null weighs all alike.
-        weights: Checkpoint of the same architecture to start from; its score layers start anew
-            where the number of classes differs.
+        weights: Checkpoint of the same architecture to start from; score layers start anew where
+            the number of classes differs, and where an earlier stage of training had none.
     """
 
     mean: Tensor
@@ -118,7 +118,9 @@ class SegmentationModule(LightningModule):
                 network, read_weights(self._weights, type(network).__name__), self._weights
             )
             if anew:
-                rank_zero_info(f"{self._weights}: other classes, so {', '.join(anew)} start anew.")
+                rank_zero_info(
+                    f"{self._weights}: has none that fit {', '.join(anew)}; new ones start."
+                )
         if self.freeze_batch_norm:
             for parameter in self._frozen():
                 parameter.requires_grad_(False)
