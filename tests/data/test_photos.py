@@ -84,7 +84,6 @@ def test_16_bit_grey_with_a_transparent_level_shows_white_there(tmp_path: Path) 
         ("RGB", (9, 8, 7), "bmp", (9, 8, 7)),
         ("CMYK", (0, 0, 0, 0), "jpg", (255, 255, 255)),
         ("CMYK", (0, 255, 255, 0), "tif", (255, 0, 0)),
-        ("YCbCr", (128, 128, 128), "tif", (128, 128, 128)),
     ],
 )
 def test_every_mode_becomes_rgb(
