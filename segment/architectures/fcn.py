@@ -160,7 +160,7 @@ class FCN(SegmentationNetwork):
         added = [name for name in finer if learn_upsampling or name.startswith("score")]
         self.score_names = ("score_fr", *added)
         # 16s starts from a run of 32s, and 8s from one of 16s (section 4.2).
-        self.added_names = () if at_once else tuple(added)
+        self.added_names = tuple(added)
         for name, parameter in self.named_parameters():
             if name.startswith("score"):
                 nn.init.zeros_(parameter)  # section 4.3

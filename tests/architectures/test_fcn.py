@@ -136,6 +136,9 @@ def test_pools_are_as_large_as_caffe_s(pixels, pools, scores) -> None:
         ({"padding": "same", "backbone": "resnet18"}, (385, 513)),
         ({"padding": "same", "backbone": "tf_efficientnet_lite0"}, (385, 513)),
         ({"padding": "same", "backbone": "convnext_atto"}, (384, 512)),
+        ({"padding": "same", "backbone": "efficientnet_b0"}, (385, 513)),
+        ({"padding": "same", "backbone": "mobilenetv3_small_100"}, (385, 513)),
+        ({"padding": "same", "backbone": "regnetx_002"}, (385, 513)),
     ],
 )
 def test_padded_layer_by_layer_it_takes_sizes_on_which_nothing_is_cropped(arguments, valid) -> None:
@@ -389,8 +392,9 @@ def test_a_finer_or_differently_scaled_run_is_refused() -> None:
     with pytest.raises(ValueError, match=r"'score_pool3\.weight' is no part of this network"):
         load_weights(coarse, fine.state_dict())
     at_once = FCN(4, 8, at_once=True, width=1)
-    with pytest.raises(ValueError, match="has no 'scale_pool4'"):
-        load_weights(at_once, fine.state_dict())
+    for stage in (coarse, fine):
+        with pytest.raises(ValueError, match="has no 'scale_pool4'"):
+            load_weights(at_once, stage.state_dict())
     with pytest.raises(ValueError, match=r"'scale_pool[34]' is no part of this network"):
         load_weights(fine, at_once.state_dict())
     partly = {k: v for k, v in fine.state_dict().items() if k != "score_pool3.bias"}
