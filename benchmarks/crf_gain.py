@@ -22,7 +22,6 @@ from tqdm import tqdm
 from segment.crf import DenseCRF
 from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
-from segment.data.taxonomy import Taxonomy
 from segment.labels import labels_of
 from segment.metrics import PhotoCounts, Totals, count_photo, scores_from_totals
 from segment.modules.loading import load_checkpoint
@@ -48,9 +47,8 @@ def control_counts(run: Path) -> list[PhotoCounts]:
     config = yaml.safe_load(config_of(run).read_text())
     crf = DenseCRF(**config["crf"])
     root = Path(config["data"]["root"])
-    taxonomy = Taxonomy.load(config["data"]["taxonomy"])
-    coco = CocoFile(root / config["data"]["val"], root, taxonomy=taxonomy)
     module = load_checkpoint(checkpoint_of(run))
+    coco = CocoFile(root / config["data"]["val"], root, taxonomy=module.taxonomy)
     photos = [read_photo(coco.photo_path(photo)) for photo in coco.photos]
     counts = []
     for index, photo in enumerate(tqdm(coco.photos, desc=f"{run.name}: wrong photo", disable=None)):

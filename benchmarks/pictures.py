@@ -14,9 +14,9 @@ import numpy as np
 
 from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
-from segment.data.taxonomy import Taxonomy
+from segment.modules.loading import load_checkpoint
 from segment.prediction import overlay
-from segment.runs import read_config
+from segment.runs import checkpoint_of, read_config
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
     options = parser.parse_args()
     config = read_config(options.run)
     evaluation = json.loads((options.run / "evaluation.json").read_text())
-    taxonomy = Taxonomy.load(config["data"]["taxonomy"])
+    taxonomy = load_checkpoint(checkpoint_of(options.run)).taxonomy
+    assert taxonomy is not None
     path = Path(evaluation["annotations"]["path"])
     coco = CocoFile(path, Path(config["data"]["root"]), taxonomy=taxonomy)
     colors = np.array(taxonomy.colors, np.uint8)

@@ -24,7 +24,7 @@ os.environ["WANDB_SILENT"] = "true"
 
 import torch
 import wandb
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback
 from torch import Tensor, nn
 
 from segment.architectures.layers import SegmentationNetwork
@@ -73,7 +73,7 @@ class Clock(Callback):
 def bare(module: SegmentationModule, data: TrashDataModule, steps: int) -> list[float]:
     """Seconds per step of a loop with nothing in it but the training."""
     loader = data.train_dataloader()
-    optimizer = torch.optim.SGD(module.parameters(), lr=1e-4, momentum=0.9)
+    optimizer = module.optimization.optimizer(module.parameter_groups())
     module.train()
     ends: list[float] = []
     epoch = 0
@@ -91,17 +91,11 @@ def bare(module: SegmentationModule, data: TrashDataModule, steps: int) -> list[
     return [after - before for before, after in pairwise(ends)]
 
 
-class BareOptimizer(Callback):
-    """The bare loop's optimizer on the framework's side too."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Replace the module's own."""
-        optimizer = torch.optim.SGD(pl_module.parameters(), lr=1e-4, momentum=0.9)
-        pl_module.configure_optimizers = lambda: optimizer  # type: ignore[method-assign]
-
-
 def framework(config: str, module: SegmentationModule, steps: int, extra: list[str]) -> list[float]:
-    """Seconds per step of `segment.fit`'s own trainer, without its validation."""
+    """Seconds per step of `segment.fit`'s own trainer: schedule, logging, progress bar and all.
+
+    Only validation is off, and with it the checkpoints that its score would choose.
+    """
     with tempfile.TemporaryDirectory() as root:
         args = ["--config", config, "--trainer.default_root_dir", root, *extra]
         args += ["--trainer.max_steps", str(steps + 1), "--trainer.limit_val_batches", "0"]
@@ -109,9 +103,8 @@ def framework(config: str, module: SegmentationModule, steps: int, extra: list[s
         cli = SegmentCLI(args, "fit", _arguments)
         cli.start_run(None)
         clock = Clock()
-        # Without validation there is no score that would choose a checkpoint.
         kept = [c for c in cli.trainer.callbacks if type(c).__name__ != "ModelCheckpoint"]
-        cli.trainer.callbacks = [*kept, BareOptimizer(), clock]
+        cli.trainer.callbacks = [*kept, clock]
         cli.trainer.fit(module, datamodule=cli.datamodule)
         wandb.finish()  # else it goes on watching the machine beside the next round
     return [after - before for before, after in pairwise(clock.ends)]

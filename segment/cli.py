@@ -12,31 +12,32 @@ Every setting can be given on the command line too: `--data.batch_size 4`, `--cr
 import argparse
 import os
 import re
-import sys
-import traceback
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.plugins import LayerSync
 from lightning.pytorch.strategies import DDPStrategy
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import nn
 
-from segment.cli_errors import INNER, explain
+from segment.cli_errors import INNER, check_files, explain, stop
 from segment.console import CalmProgressBar, quiet
 from segment.cost import StepTimer
 from segment.crf import DenseCRF
 from segment.data.datamodule import TrashDataModule
-from segment.files import read_yaml, write_atomically
+from segment.files import write_atomically
 from segment.modules import SegmentationModule
 from segment.runs import (
     AtomicCheckpointIO,
     SaveInterrupted,
     config_of,
+    hold,
     new_run,
     read_config,
     remove_rubbish,
@@ -46,6 +47,21 @@ from segment.tracking import LogPredictions, Tracker
 # A YAML names classes to import, and importing runs code: only these packages are looked into.
 TRUSTED = ["segment", "lightning", "torch", "torchmetrics"]
 RUN_VARIABLE = "SEGMENT_RUN"  # how the processes that Lightning starts learn the run folder
+
+
+class SyncBatchNorms(LayerSync):
+    """Statistics over all processes; timm's layers of norm and activation in one included.
+
+    torch's converter would make plain norms of those, and drop the activation.
+    """
+
+    def apply(self, model: nn.Module) -> nn.Module:
+        """Convert every batch normalization of a module."""
+        return convert_sync_batchnorm(model)
+
+    def revert(self, model: nn.Module) -> nn.Module:
+        """Nothing: the module is not used after its trainer."""
+        return model
 
 
 class SegmentParser(LightningArgumentParser):
@@ -125,10 +141,12 @@ class SegmentCLI(LightningCLI):
                 if self.verb == "evaluate"
                 else "no experiment given; name one, for instance --config experiments/smoke.yaml."
             )
-        _check_files(args)
+        check_files(args, {action.dest.split(".")[0] for action in parser._actions})
         self.config = parser.parse_args(args)
         if self.config.experiment is None:
             self.config.experiment = Path(self.config.config[0].relative).stem
+        if Path(self.config.experiment).name != self.config.experiment:
+            stop(f"experiment is {self.config.experiment!r}; give a name, not a path.")
 
     def before_instantiate_classes(self) -> None:
         """Set what Lightning leaves at unwelcome defaults."""
@@ -155,6 +173,9 @@ class SegmentCLI(LightningCLI):
             *(plugins if isinstance(plugins, list) else [plugins]),
             AtomicCheckpointIO(),
         ]
+        if self.config.trainer.sync_batchnorm:
+            kwargs["plugins"].append(SyncBatchNorms())
+            kwargs["sync_batchnorm"] = False  # Lightning's own loses activations
         if self.config.trainer.logger in (True, None):
             kwargs["logger"] = False  # Lightning's default advises to install two packages
         trainer = super().instantiate_trainer(**kwargs)
@@ -171,9 +192,12 @@ class SegmentCLI(LightningCLI):
             run = Path(given)  # Lightning started this process for one that made the folder
         elif resume is not None:
             run = resume
-            remove_rubbish(run)
+            if self.trainer.is_global_zero:
+                hold(run)
+                remove_rubbish(run)
         elif self.trainer.is_global_zero:
             run = new_run(self.config.experiment, self.root)
+            hold(run)
         else:
             run = Path(self.root)  # torchrun or SLURM: rank 0 tells once they are connected
         os.environ[RUN_VARIABLE] = str(run)
@@ -230,58 +254,3 @@ def named_run(args: Sequence[str]) -> Path | None:
     found, _ = known.parse_known_args(args)
     run = found.run or found.resume
     return None if run is None else Path(run)
-
-
-def _check_files(args: Sequence[str]) -> None:
-    """Say which configuration file is missing, before the parser says it at length."""
-    named = [args[place + 1] for place, word in enumerate(args[:-1]) if word in ("-c", "--config")]
-    named += [word.split("=", 1)[1] for word in args if re.match(r"(-c|--config)=", word)]
-    for path in map(Path, named):
-        if not path.is_file():
-            near = sorted(str(other) for other in path.parent.glob("*.yaml"))
-            hint = f"; there are {', '.join(near)}" if near else ""
-            stop(f"{path}: no such configuration file{hint}.")
-        try:
-            read_yaml(path)
-        except ValueError as error:
-            stop(str(error))
-
-
-def stop(message: str) -> NoReturn:
-    """Tell the user and exit with 2."""
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def user_errors(function: Callable[[], None]) -> None:
-    """Run a verb; a ValueError of ours is the user's to mend, so it comes without a traceback."""
-    try:
-        function()
-    except MisconfigurationException as error:  # what Lightning says of trainer settings
-        stop(f"trainer: {str(error).splitlines()[0]}")
-    except OSError as error:
-        if error.filename is None:
-            raise
-        stop(f"{error.filename}: {error.strerror}.")
-    except (ValueError, ImportError) as error:
-        message = _message_for_users(error)
-        if message is None:
-            raise
-        stop(message)
-
-
-def _message_for_users(error: Exception) -> str | None:
-    """The sentence of an error that this package raised, also in a loader's worker process."""
-    text = str(error)
-    here = str(Path(__file__).parent)
-    if "Original Traceback" in text:  # how DataLoader hands on what a worker raised
-        raised_here = [line for line in text.splitlines() if line.strip().startswith("File ")]
-        if raised_here and here in raised_here[-1]:
-            return text.rsplit("ValueError: ", 1)[-1].strip()
-        return None
-    if text.startswith("Does not validate"):  # a dataclass refused its values
-        return explain(text)
-    frames = traceback.extract_tb(error.__traceback__)
-    if any("accelerator_connector" in frame.filename for frame in frames):
-        return f"trainer: {text}"  # Lightning's word on accelerator, strategy, devices, precision
-    return text if frames and frames[-1].filename.startswith(here) else None

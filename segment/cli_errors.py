@@ -1,12 +1,19 @@
-"""Turns jsonargparse's reports into one or two lines: what is wrong, where, what is allowed."""
+"""Mistakes of a user, told in one or two lines: what is wrong, where, what is allowed."""
 
 import difflib
+import errno
 import re
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
 
 import jsonargparse
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 import segment.modules
+from segment.files import read_yaml
 
 INNER = "\u2063"  # marks what a nested parser has explained already; never printed
 
@@ -33,6 +40,9 @@ def explain(message: str, parser: jsonargparse.ArgumentParser | None = None) -> 
             return answer(found, where, parser)
     lines = [line.strip(" -") for line in text.splitlines() if line.strip()]
     causes = [line for line in lines[1:] if not re.match(_NOISE, line)]
+    path = re.search(r"path but (\S+) either not accessible", text)
+    if where and path:
+        return f"{where} is {path[1]}; write its settings, the path of a YAML file, or null."
     kinds = re.findall(r"- Expected an? ([^\n]+)", text)
     value = re.search(r"Given value: ([^\n]*)", text)
     if where and kinds and value:  # a union: every branch says what it would take
@@ -109,3 +119,68 @@ _ANSWERS: list[tuple[str, Answer]] = [
     (r"arguments are required: (?P<keys>[^\n]+)", _required),
     (r"Expected an? (?P<kind>(?!<class 'NoneType)[^\n]+?)\. Got value: (?P<value>[^\n]+)", _type),
 ]
+
+
+def check_files(args: Sequence[str], known: set[str]) -> None:
+    """Say which file is missing or names a setting that is not `known`.
+
+    The parser would say the one at length, and of the other nothing if it holds nothing.
+    """
+    named = [args[place + 1] for place, word in enumerate(args[:-1]) if word in ("-c", "--config")]
+    named += [word.split("=", 1)[1] for word in args if re.match(r"(-c|--config)=", word)]
+    for path in map(Path, named):
+        if not path.is_file():
+            near = sorted(str(other) for other in path.parent.glob("*.yaml"))
+            hint = f"; there are {', '.join(near)}" if near else ""
+            stop(f"{path}: no such configuration file{hint}.")
+        try:
+            content = read_yaml(path)
+        except ValueError as error:
+            stop(str(error))
+        for key in content:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, n=1)
+                remedy = f"write {near[0]}" if near else "remove it"
+                stop(f"{path}: there is no setting {key}; {remedy}.")
+
+
+def stop(message: str) -> NoReturn:
+    """Tell the user and exit with 2."""
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def user_errors(function: Callable[[], None]) -> None:
+    """Run a verb; a ValueError of ours is the user's to mend, so it comes without a traceback."""
+    try:
+        function()
+    except MisconfigurationException as error:  # what Lightning says of trainer settings
+        stop(f"trainer: {str(error).splitlines()[0]}")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            stop(f"{error.strerror}: free some space; `--resume RUN` goes on with a training.")
+        if error.filename is None:
+            raise
+        stop(f"{error.filename}: {error.strerror}.")
+    except (ValueError, ImportError) as error:
+        message = _message_for_users(error)
+        if message is None:
+            raise
+        stop(message)
+
+
+def _message_for_users(error: Exception) -> str | None:
+    """The sentence of an error that this package raised, also in a loader's worker process."""
+    text = str(error)
+    here = str(Path(__file__).parent)
+    if "Original Traceback" in text:  # how DataLoader hands on what a worker raised
+        raised_here = [line for line in text.splitlines() if line.strip().startswith("File ")]
+        if raised_here and here in raised_here[-1]:
+            return text.rsplit("ValueError: ", 1)[-1].strip()
+        return None
+    if text.startswith("Does not validate"):  # a dataclass refused its values
+        return explain(text)
+    frames = traceback.extract_tb(error.__traceback__)
+    if any("accelerator_connector" in frame.filename for frame in frames):
+        return f"trainer: {text}"  # Lightning's word on accelerator, strategy, devices, precision
+    return text if frames and frames[-1].filename.startswith(here) else None

@@ -6,16 +6,16 @@ python -m segment.evaluate --run RUN --split test --data.root data/other --crf.i
 
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Literal
 
 import jsonargparse
 
-from segment.cli import SegmentCLI, user_errors
+from segment.cli import SegmentCLI
+from segment.cli_errors import user_errors
 from segment.evaluation import Evaluation
 from segment.modules.loading import load_checkpoint
-from segment.runs import checkpoint_of
+from segment.runs import checkpoint_of, fresh_folder, hold
 from segment.table import table
 from segment.tracking import log_evaluation
 
@@ -61,17 +61,20 @@ def evaluate(
 
 def _free_folder(run: Path) -> Path:
     """The run's own folder, unless it holds an evaluation already: that one stays."""
-    if not (run / "evaluation.json").exists():
-        return run
-    return run / "evaluations" / datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    if (run / "evaluation.json").exists():
+        return fresh_folder(run / "evaluations")
+    hold(run)
+    return run
 
 
 def main(args: Sequence[str]) -> None:
     """Run the verb with its command line."""
     cli = SegmentCLI(args, "evaluate", _arguments)
     run = Path(cli.config.run)
-    out = Path(cli.config.out) if cli.config.out else _free_folder(run)
     checkpoint = checkpoint_of(run, cli.config.checkpoint)
+    out = Path(cli.config.out or run)
+    if cli.trainer.is_global_zero and cli.config.out is None:
+        out = _free_folder(run)
     evaluate(cli, run, checkpoint, cli.config.split, out, cli.config.score_workers)
 
 

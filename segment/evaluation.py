@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -150,10 +151,12 @@ class Evaluation(Callback):
         results = {
             kind: scores.to(pl_module.device).compute() for kind, scores in self.scores.items()
         }
+        flags = self.data.skipped(self.split).to(pl_module.device, torch.uint8)
+        skipped = int(trainer.strategy.reduce(flags, reduce_op="max").sum())
         trainer.strategy.barrier()
         if trainer.is_global_zero:
             self._merge_parts(trainer.world_size)
-            self.result = self._document(pl_module, results)
+            self.result = self._document(pl_module, results, skipped)
             write_json(self.out / "evaluation.json", self.result)
         trainer.strategy.barrier()
 
@@ -163,7 +166,8 @@ class Evaluation(Callback):
         """Leave no process and no part file behind."""
         if hasattr(self, "part_file"):
             self.pool.close()
-            self.part_file.close()
+            with suppress(OSError):  # a full disk, which may be the exception itself
+                self.part_file.close()
             self.part.unlink(missing_ok=True)
 
     def _merge_parts(self, world_size: int) -> None:
@@ -191,14 +195,16 @@ class Evaluation(Callback):
             part.unlink()
         temporary.replace(target)
 
-    def _document(self, module: SegmentationModule, results: dict[str, Any]) -> dict[str, Any]:
+    def _document(
+        self, module: SegmentationModule, results: dict[str, Any], skipped: int
+    ) -> dict[str, Any]:
         sha256 = self.coco.sha256
         return {
             "schema": SCHEMA,
             "experiment": self.experiment,
             "checkpoint": str(self.checkpoint),
             "split": self.split,
-            "notes": notes(sha256, module.trained_on, self.crf, self.data.skipped(self.split)),
+            "notes": notes(sha256, module.trained_on, self.crf, skipped),
             "annotations": {
                 "path": str(self.coco.path),
                 "sha256": sha256,

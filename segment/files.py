@@ -8,6 +8,20 @@ from typing import Any
 import yaml
 
 
+class UniqueKeys(yaml.SafeLoader):
+    """Plain YAML that refuses a key written twice, of which PyYAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """One mapping."""
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.MarkedYAMLError(
+                    problem=f"{key!r} stands twice in one mapping", problem_mark=node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file of settings.
 
@@ -15,8 +29,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ValueError: It cannot be read, or holds something else.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = yaml.load(path.read_text(), Loader=UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         place = getattr(error, "problem_mark", None)
         where = f" in line {place.line + 1}" if place is not None else ""
         problem = getattr(error, "problem", None) or "not text"

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import jsonargparse
 
-from segment.cli import SegmentCLI, user_errors
+from segment.cli import SegmentCLI
+from segment.cli_errors import user_errors
 from segment.evaluate import evaluate
 from segment.runs import checkpoint_of
 
@@ -42,6 +43,12 @@ def fit(args: Sequence[str]) -> None:
         weights_only=True,
     )
     run = Path(cli.trainer.strategy.broadcast(str(run)))
+    if not any((run / "checkpoints").glob("*.ckpt")):
+        raise ValueError(
+            f"{run}: not one epoch was trained, so there is nothing to score; see "
+            f"trainer.max_epochs, trainer.max_steps, trainer.fast_dev_run and "
+            f"trainer.limit_train_batches."
+        )
     best = run / "checkpoints" / "best.ckpt"
     if not best.is_file() and cli.trainer.is_global_zero:
         print("No epoch was validated, so there is no best checkpoint; scoring the last one.")

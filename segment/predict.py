@@ -7,6 +7,7 @@ Writes to --out:
     labels/NAME.png      train ids, 8-bit grey
     overlays/NAME.jpg    the photo with the labels' colours
     results.json         COCO results: one RLE per photo and class present, score = mean probability
+    categories.json      the classes by the ids in results.json, which are the train ids
     areas.csv            per photo and class: pixels and share of the photo
     heat_maps/NAME.CLASS.png, probabilities/NAME.npz     on request
 """
@@ -19,7 +20,8 @@ import jsonargparse
 import torch
 from tqdm import tqdm
 
-from segment.cli import SegmentParser, named_run, user_errors
+from segment.cli import SegmentParser, named_run
+from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.data.photos import read_photo
 from segment.modules.loading import load_checkpoint
@@ -76,7 +78,8 @@ def predict(args: Sequence[str]) -> None:
     taxonomy = module.taxonomy
     workers = config.workers
     if workers is None:
-        workers = 0 if len(photos) < 4 else default_workers()
+        # Without a CRF there is little to do, and native-size maps are too large to queue.
+        workers = 0 if crf is None or len(photos) < 4 else default_workers()
 
     def jobs() -> Iterator[Job]:
         for source in tqdm(photos, unit="photo", disable=None):

@@ -4,6 +4,7 @@ import csv
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 import cv2
@@ -30,7 +31,7 @@ class Source:
     Args:
         path: The file.
         name: Unique in the output: the path below its folder.
-        image_id: Its id in a COCO json, else its place in the list.
+        image_id: Its id in a COCO json, else a number that no photo of a json has.
     """
 
     path: Path
@@ -145,7 +146,7 @@ def find_photos(sources: Iterable[str], root: str | None, out: Path) -> list[Sou
     Raises:
         ValueError: A source does not exist, nothing is found, or two photos share a name.
     """
-    found: dict[str, Source] = {}
+    found: dict[str, tuple[Path, int | None]] = {}
     for source in map(Path, sources):
         if not source.exists():
             raise ValueError(f"{source}: no such photo or folder.")
@@ -153,15 +154,19 @@ def find_photos(sources: Iterable[str], root: str | None, out: Path) -> list[Sou
             if out.resolve() in path.resolve().parents and source.is_dir():
                 continue
             known = found.get(name)
-            if known is not None and known.path != path:
+            if known is not None and known != (path, image_id):
                 raise ValueError(
-                    f"{path} and {known.path} would be written to the same name {name}; "
+                    f"{path} and {known[0]} would be written to the same name {name}; "
                     f"predict them into different folders."
                 )
-            found[name] = Source(path, name, len(found) if image_id is None else image_id)
+            found[name] = path, image_id
     if not found:
         raise ValueError(f"no photos ({', '.join(sorted(ENDINGS))}) in {', '.join(sources)}.")
-    return list(found.values())
+    free = count(max((i + 1 for _, i in found.values() if i is not None), default=0))
+    return [
+        Source(path, name, next(free) if image_id is None else image_id)
+        for name, (path, image_id) in found.items()
+    ]
 
 
 def _photos_of(source: Path, root: str | None) -> Iterator[tuple[Path, str, int | None]]:
@@ -178,7 +183,7 @@ def _photos_of(source: Path, root: str | None) -> Iterator[tuple[Path, str, int 
 
 
 def write_lists(out: Path, done: list[Predicted], taxonomy: Taxonomy) -> None:
-    """Write `results.json` and `areas.csv` of all photos."""
+    """Write `results.json`, `categories.json` and `areas.csv` of all photos."""
     results = [
         {
             "image_id": photo.source.image_id,
@@ -192,6 +197,8 @@ def write_lists(out: Path, done: list[Predicted], taxonomy: Taxonomy) -> None:
         for index, counts in photo.rles.items()
     ]
     write_json(out / "results.json", results)
+    categories = [{"id": index, "name": name} for index, name in enumerate(taxonomy.classes)]
+    write_json(out / "categories.json", categories)
     with (out / "areas.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["photo", "class", "pixels", "share"])

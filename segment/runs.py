@@ -10,10 +10,11 @@ runs/<experiment>/<time>/
     wandb/                   the W&B run
 """
 
+import fcntl
 import os
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -24,18 +25,42 @@ from lightning.pytorch.utilities import rank_zero_info
 
 from segment.files import read_yaml
 
+_HELD: list[IO[str]] = []
+
 
 def new_run(experiment: str, root: str | Path) -> Path:
-    """Make the folder of a new run, `<root>/<experiment>/<time>`, unique also within a second."""
+    """Make the folder of a new run, `<root>/<experiment>/<time>`."""
+    return fresh_folder(Path(root) / experiment)
+
+
+def fresh_folder(parent: Path) -> Path:
+    """Make `<parent>/<time>`, unique also within a second and between processes."""
     stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     for attempt in range(1000):
-        path = Path(root) / experiment / (stamp if attempt == 0 else f"{stamp}_{attempt}")
+        path = parent / (stamp if attempt == 0 else f"{stamp}_{attempt}")
         try:
             path.mkdir(parents=True)
         except FileExistsError:
             continue
         return path
-    raise AssertionError(f"a thousand runs of {experiment} started in one second")
+    raise AssertionError(f"a thousand folders of {parent} were made in one second")
+
+
+def hold(run: Path) -> None:
+    """Keep other processes from writing to a run folder for as long as this one lives.
+
+    Raises:
+        ValueError: Another process does so already.
+    """
+    file = (run / ".lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise ValueError(
+            f"{run}: another process is writing there; wait until it ends, or stop it."
+        ) from error
+    _HELD.append(file)  # the lock goes with the open file
 
 
 def checkpoint_of(run: Path, name: str = "best") -> Path:
@@ -110,6 +135,11 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(target)
+        except (OSError, RuntimeError) as error:  # torch says RuntimeError when a disk is full
+            raise ValueError(
+                f"{target}: cannot be written ({str(error).splitlines()[0]}); free some space, "
+                f"then go on with `--resume {target.parents[1]}`."
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -4,9 +4,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from torch import nn
 
-from segment.cli import SegmentCLI, user_errors
+from segment.cli import SegmentCLI
+from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.fit import _arguments, fit
 
@@ -129,6 +132,12 @@ def test_a_broken_yaml_is_named(content: str, tmp_path: Path, complaint: Callabl
         (["--seed_everything", "abc"], "bool or int"),
         (["--model.init_args.momentum", "-3"], "momentum is -3"),
         (["--trainer.max_epochs", "-1"], "poly, which must know when training ends"),
+        (["--trainer.max_epochs", "0"], "not one epoch was trained"),
+        (["--model.init_args.lr", ".nan"], "lr is nan"),
+        (["--model.init_args.lr", "1e30"], "so training has diverged; lower model.init_args.lr"),
+        (["--model.init_args.class_weights", "[-1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"], "0 or more"),
+        (["--experiment", "../../x"], "give a name, not a path"),
+        (["--crf", "deeplab_v2"], "write its settings, the path of a YAML file, or null"),
     ],
 )
 def test_impossible_settings_of_the_trainer(
@@ -136,6 +145,32 @@ def test_impossible_settings_of_the_trainer(
 ) -> None:
     args = ["--config", experiment, "--trainer.default_root_dir", tmp_path, *setting]
     assert word in complaint([*args, "--trainer.logger", "false"])
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [("carf: {}", ["there is no setting carf", "crf"]), ("crf: {}", ["'crf' stands twice"])],
+)
+def test_what_the_parser_would_not_mention(
+    more: str, words: list[str], experiment: Path, tmp_path: Path, complaint: Callable
+) -> None:
+    (tmp_path / "more.yaml").write_text(f"{experiment.read_text()}\n{more}\n")
+    said = complaint(["--config", tmp_path / "more.yaml"])
+    for word in words:
+        assert word in said
+
+
+def test_synchronized_norms_compute_what_they_did(experiment: Path) -> None:
+    # EfficientNet's layers of norm and activation in one lose the activation in torch's converter.
+    many = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
+    cli = parse("--config", experiment, "--trainer.sync_batchnorm", "true", *many)
+    image = torch.randint(0, 256, (1, 3, 65, 65), dtype=torch.uint8)
+    network = cli.model.eval()
+    with torch.no_grad():
+        before = network(image)
+        converted = cli.trainer.strategy._layer_sync.apply(network)
+        assert any(isinstance(m, nn.SyncBatchNorm) for m in converted.modules())
+        torch.testing.assert_close(converted(image), before)
 
 
 def test_no_experiment(complaint: Callable) -> None:

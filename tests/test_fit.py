@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import timm
+import torch
 import yaml
 from conftest import Verb
 from pycocotools import mask as rle
@@ -154,27 +155,52 @@ def test_evaluate_keeps_the_checkpoint_s_classes(
     assert "evaluate it with its own" in done.stderr
 
 
+@pytest.fixture(scope="module")
+def lively_run(tiny_run: Path, run_verb: Verb, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run with scores drawn at random: it finds objects of many classes everywhere."""
+    run = tmp_path_factory.mktemp("lively") / "run"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(tiny_run / "config.yaml", run)
+    checkpoint = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in checkpoint["state_dict"].items():
+        if name.startswith("network.aspp."):
+            tensor.normal_(std=0.3, generator=generator)
+    torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
+    done = run_verb("evaluate", "--run", run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
 def test_predict_writes_labels_overlays_lists_and_probabilities(
-    tiny_run: Path, run_verb: Verb, sample: Path, tmp_path: Path
+    lively_run: Path, run_verb: Verb, sample: Path, tmp_path: Path
 ) -> None:
     done = run_verb(
-        "predict", sample / "val", "--run", tiny_run, "--out", tmp_path,
+        "predict", sample / "val", "--run", lively_run, "--out", tmp_path,
         "--save_probabilities", "true", "--heat_maps", "true",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (sample / "val").iterdir())
-    evaluated = tiny_run / "labels" / "refined" / "val"
+    evaluated = lively_run / "labels" / "refined" / "val"
     results = json.loads((tmp_path / "results.json").read_text())
+    categories = json.loads((tmp_path / "categories.json").read_text())
+    assert {one["id"]: one["name"] for one in categories} == dict(
+        enumerate(Taxonomy.load("trash10").classes)
+    )
     areas = (tmp_path / "areas.csv").read_text().splitlines()
     assert areas[0] == "photo,class,pixels,share"
     for name in names:
         ids = cv2.imread(str(tmp_path / "labels" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
         same = cv2.imread(str(evaluated / f"{name}.png"), cv2.IMREAD_UNCHANGED)
         assert np.array_equal(ids, same)  # predict and evaluate are one path
-        for result in results:
-            if result["file_name"] == name:
-                region = rle.decode(result["segmentation"]).astype(bool)
-                assert np.array_equal(region, ids == result["category_id"])
+        regions = {
+            result["category_id"]: rle.decode(result["segmentation"]).astype(bool)
+            for result in results
+            if result["file_name"] == name
+        }
+        assert regions.keys() == set(np.unique(ids).tolist()) - {0}
+        assert regions  # the run is lively
+        assert all(np.array_equal(region, ids == index) for index, region in regions.items())
         listed = sum(int(line.split(",")[2]) for line in areas if line.startswith(f"{name},"))
         assert listed == ids.size
         stored = np.load(tmp_path / "probabilities" / f"{name}.npz")
@@ -202,13 +228,14 @@ def test_predict_says_what_is_missing(
 
 
 def test_predict_takes_the_ids_of_a_json_of_images_alone(
-    tiny_run: Path, run_verb: Verb, sample: Path, tmp_path: Path
+    lively_run: Path, run_verb: Verb, sample: Path, tmp_path: Path
 ) -> None:
     coco = json.loads((sample / "val.json").read_text())
+    photo = sample / "train" / next(path.name for path in (sample / "train").iterdir())
     images = [{**image, "id": image["id"] + 1000} for image in coco["images"]]
     (tmp_path / "test.json").write_text(json.dumps({"images": images}))
     done = run_verb(
-        "predict", tmp_path / "test.json", "--root", sample, "--run", tiny_run,
+        "predict", tmp_path / "test.json", photo, "--root", sample, "--run", lively_run,
         "--out", tmp_path / "out", "--crf", "null",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -216,7 +243,8 @@ def test_predict_takes_the_ids_of_a_json_of_images_alone(
         assert (tmp_path / "out" / "labels" / f"{image['file_name']}.png").is_file()
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     names = {image["id"]: image["file_name"] for image in images}
-    assert all(names[result["image_id"]] == result["file_name"] for result in results)
+    names[max(names) + 1] = photo.name  # a photo beside the json gets an id of its own
+    assert {result["image_id"]: result["file_name"] for result in results} == names
 
 
 @pytest.fixture
@@ -248,13 +276,22 @@ def test_a_photo_that_breaks_in_mid_epoch_stops_the_run_with_its_name(
 def test_or_is_skipped_and_counted(
     experiment: Path, run_verb: Verb, broken: tuple[Path, str], tmp_path: Path
 ) -> None:
+    root = broken[0]
+    # Of two processes the second one scores this photo.
+    name = json.loads((root / "val.json").read_text())["images"][1]["file_name"]
+    (root / name).write_bytes((root / name).read_bytes()[:1000])
     done = run_verb(
-        "fit", "--config", experiment, "--data.root", broken[0], "--data.workers", "2",
+        "fit", "--config", experiment, "--data.root", root, "--data.workers", "2",
         "--data.on_bad_photo", "skip", "--trainer.default_root_dir", tmp_path,
-        "--trainer.logger", "false",
+        "--trainer.logger", "false", "--trainer.devices", "2", "--trainer.strategy", "ddp",
+        "--data.batch_size", "1",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "1 photos of train could not be read" in done.stderr
+    (run,) = (tmp_path / "tiny").iterdir()
+    notes = json.loads((run / "evaluation.json").read_text())["notes"]
+    assert "1 photos could not be read and are not in the scores" in notes
+    assert "could not be read and are not in the scores" in done.stdout
 
 
 def test_two_processes_score_exactly_what_one_does(

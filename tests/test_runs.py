@@ -7,7 +7,37 @@ import pytest
 import torch
 
 from segment.files import write_json
-from segment.runs import AtomicCheckpointIO, checkpoint_of, config_of, new_run
+from segment.runs import AtomicCheckpointIO, checkpoint_of, config_of, hold, new_run
+
+
+def test_one_process_at_a_time_writes_to_a_run(tmp_path: Path) -> None:
+    hold(tmp_path)
+    with pytest.raises(ValueError, match="another process is writing there"):
+        hold(tmp_path)
+
+
+FULL_DISK = """
+import resource, sys
+import torch
+from segment.runs import AtomicCheckpointIO
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    AtomicCheckpointIO().save_checkpoint({"a": torch.zeros(100_000)}, sys.argv[1])
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_leaves_the_last_checkpoint_and_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "checkpoints" / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"a": torch.ones(1)}, path)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL_DISK, path], capture_output=True, text=True, check=False
+    )
+    assert f"{path}: cannot be written" in done.stdout, done.stderr
+    assert f"--resume {tmp_path / 'run'}" in done.stdout
+    assert torch.load(path, weights_only=True)["a"].item() == 1
+    assert [file.name for file in path.parent.iterdir()] == ["last.ckpt"]
 
 
 def test_runs_started_in_one_second_do_not_share_a_folder(tmp_path: Path) -> None:

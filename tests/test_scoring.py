@@ -123,15 +123,18 @@ import numpy as np
 import torch
 from segment.crf import DenseCRF
 from segment.labels import labels_of
+from segment.modules import DeepLabV2Module
 from segment.scoring import Job, at_most, score
 torch.manual_seed(0)
-maps = torch.rand(61, 3000, 4000)
-maps.div_(maps.sum(0))
+module = DeepLabV2Module(61, "tf_efficientnet_lite0", output_stride=16, pretrained=False).eval()
 crf = DenseCRF(iterations=1)
 generator = np.random.default_rng(0)
 blocks = np.ones((100, 100), np.uint8)
 image = np.kron(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8), blocks[..., None])
 truth = np.kron(generator.integers(0, 61, (30, 40)).astype(np.uint8), blocks)
+with torch.inference_mode():
+    maps = module.probabilities(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
+assert maps.shape == (61, 3000, 4000)
 ids, confidence = labels_of(maps, (3000, 4000))
 small = at_most(maps, crf.working_size(3000, 4000)).numpy()
 job = Job(image, truth, ids.numpy(), confidence.numpy(), small, 1, "a.jpg", 61, crf,

@@ -10,7 +10,7 @@ a cell. Cell o of a map of stride s is centred on pixel:
 * s*o where 3x3 kernels with one pixel of padding stride (ResNet; VGG with DeepLab's 3x3 pools).
   On sizes s*k + 1 `align_corners=True` undoes it exactly.
 * s*o where padding is TensorFlow's SAME (timm's `tf_*`), but on sizes 32*k + 1 only.
-* s*o + (s - 1)/2 where kernels are as wide as their stride (ConvNeXt), on multiples of 32.
+* s*o + (s - 1)/2 where kernels are as wide as their stride (ConvNeXt, VGG), on multiples of 32.
   `align_corners=False` undoes it.
 
 Networks that mix the two, as ResNet-D's 2x2 average pools do, are taken for the first kind and are
@@ -157,6 +157,7 @@ class TimmBackbone(nn.Module):
 
 def _alignment(network: nn.Module) -> Alignment:
     strided = [m for m in network.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1]
-    if strided and strided[0].kernel_size == strided[0].stride:
+    # Without a strided convolution it is 2x2 pools that stride, as VGG's.
+    if not strided or strided[0].kernel_size == strided[0].stride:
         return "half_pixel"
     return "same" if any(isinstance(m, Conv2dSame) for m in strided) else "corner"

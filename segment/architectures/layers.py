@@ -20,6 +20,8 @@ class SegmentationNetwork(nn.Module):
         score_names: Layers with one output per class, by the beginning of their parameters' names.
             They start anew where the number of classes differs.
         head_names: Layers that no pretrained weights fill; None: the score layers.
+        added_names: Layers that the run which this network starts from may lack, because it is an
+            earlier stage of the paper's training, named likewise.
         unit: A valid height or width is `unit` * k + `remainder` pixels.
         remainder: 1 where cells sit on the corners, 0 where cells tile the photo.
         least: The smallest valid height or width, pixels.
@@ -29,6 +31,7 @@ class SegmentationNetwork(nn.Module):
     std: tuple[float, ...] = IMAGENET_STD
     score_names: tuple[str, ...] = ()
     head_names: tuple[str, ...] | None = None
+    added_names: tuple[str, ...] = ()
     unit = 1
     remainder = 0
     least = 1

@@ -112,12 +112,13 @@ def load_weights(
     """Load an earlier run of the same network, which may have told other classes apart.
 
     Args:
-        network: One of ours, whose `score_names` are the layers that have C outputs.
+        network: One of ours, whose `score_names` are the layers that have C outputs, and whose
+            `added_names` are those that a run of an earlier stage of training lacks.
         state_dict: Tensors by the network's own names.
         source: Where they come from, for error messages.
 
     Returns:
-        The names of the score layers that were left as they are, because C differs.
+        The names of the layers that were left as they are: because C differs, or they are added.
 
     Raises:
         ValueError: Another tensor is missing, is not the network's, or has another shape.
@@ -131,13 +132,21 @@ def load_weights(
             anew.append(name)
             for key in keys:
                 kept.pop(key, None)
+    for name in network.added_names:
+        has, given = (any(k.startswith(f"{name}.") for k in keys) for keys in (own, state_dict))
+        if has and not given:
+            anew.append(name)
     left = tuple(key for key in own if key.startswith(tuple(f"{name}." for name in anew)))
     network.load_state_dict(matching(kept, own, source, left), strict=False)
     return anew
 
 
 def _other_classes(given: Tensor, own: Tensor) -> bool:
-    return given.shape[:1] != own.shape[:1] and given.shape[1:] == own.shape[1:]
+    if given.shape[:1] == own.shape[:1]:
+        return False
+    # From classes to classes, as a learnt upsampling, or from features to classes.
+    square = all(tensor.shape[:1] == tensor.shape[1:2] for tensor in (given, own))
+    return given.shape[2:] == own.shape[2:] if square else given.shape[1:] == own.shape[1:]
 
 
 def _installed(package: Package, whole: Mapping[str, Tensor]) -> Weights:

@@ -82,7 +82,8 @@ class DenseCRF:
         self._require("iterations", whole(self.iterations, 0), "a whole number, 0 or more")
         for name in ("position_width_px", "bilateral_width_px", "bilateral_width_levels"):
             width = getattr(self, name)
-            self._require(name, finite(width) and width > 0, "a finite number above 0")
+            # The lattice counts in widths, and its counts must fit into 32 bits.
+            self._require(name, finite(width) and width >= 1e-4, "a finite number from 0.0001 on")
         for name in ("position_weight", "bilateral_weight"):
             weight = getattr(self, name)
             self._require(

@@ -140,7 +140,7 @@ def finite(value: object) -> bool:
 
 def symmetric(rows: list[list[float]]) -> bool:
     """Whether rows make a symmetric matrix of finite numbers."""
-    square = all(len(row) == len(rows) for row in rows)
+    square = all(isinstance(row, list | tuple) and len(row) == len(rows) for row in rows)
     return square and all(
         finite(rows[a][b]) and rows[a][b] == rows[b][a]
         for a in range(len(rows))

@@ -6,11 +6,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from segment.data.coco import CocoFile, Defect
+from segment.data.coco import CocoFile
 from segment.data.defects import Survey
 from segment.data.duplicates import Print, find_twins, take_print
 from segment.data.outlines import run_lengths
 from segment.data.photos import read_photo
+from segment.data.records import Defect
 from segment.data.taxonomy import Taxonomy
 
 _SHOWN = 10  # of each kind; the JSON has all

@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from segment.data.defects import Defect, Photo, Survey
+from segment.data.defects import Survey
 from segment.data.outlines import paint_runs, run_lengths
+from segment.data.records import Photo
 from segment.data.taxonomy import IGNORE, Taxonomy
-
-__all__ = ["PAINT_ORDER", "CocoFile", "Defect", "Photo", "find_defects"]
 
 # COCO does not say which of two overlapping annotations owns a pixel. Here crowds (`iscrowd`, 255)
 # lie at the bottom, so that objects singled out inside a crowd stay labelled; then objects from
@@ -127,26 +126,3 @@ class CocoFile:
         train_id = self._train_ids[annotation["category_id"]]
         assert train_id is not None  # an unmapped category in use is a fatal defect
         return -int(lengths[1::2].sum()), annotation["id"], train_id, lengths.tobytes()
-
-
-def find_defects(
-    path: str | Path,
-    root: str | Path,
-    taxonomy: Taxonomy | None = None,
-    limit: int | None = None,
-    check_photos: bool = True,
-) -> list[Defect]:
-    """Find everything wrong with a COCO json and its photos, where `CocoFile` names the first few.
-
-    Args:
-        path: The json.
-        root: Folder that the `file_name`s start from.
-        taxonomy: As for `CocoFile`.
-        limit: Most defects to return; None for all.
-        check_photos: As for `CocoFile`.
-
-    Returns:
-        Fatal defects first, each kind in the json's order; empty for sound data.
-    """
-    defects = Survey(Path(path), Path(root), taxonomy, check_photos).defects
-    return sorted(defects, key=lambda defect: not defect.fatal)[:limit]

@@ -76,6 +76,7 @@ class TrashDataModule(LightningDataModule):
         scale: Smallest and largest random factor on top of `short_side`.
         flip: Probability of a horizontal flip.
         colour_jitter: Strength from 0 (off) to 1 of the colour changes.
+        elastic: Standard deviation in pixels of U-Net's elastic deformation; 0 is off, it has 10.
         batch_size: Training photos per process and step.
         workers: Processes per training process that load photos; 0 loads between the steps.
         seed: Seed of order and augmentation; null takes the run's `seed_everything`.
@@ -95,6 +96,7 @@ class TrashDataModule(LightningDataModule):
         scale: tuple[float, float] = (0.5, 1.5),
         flip: float = 0.5,
         colour_jitter: float = 0.2,
+        elastic: float = 0.0,
         batch_size: int = 8,
         workers: int = 2,
         seed: int | None = None,
@@ -104,7 +106,9 @@ class TrashDataModule(LightningDataModule):
         super().__init__()
         if crop not in ("random", "object", "proposal"):
             raise ValueError(f"data.crop is {crop!r}; write 'random', 'object' or 'proposal'.")
-        _check_settings(crop_size, scale, flip, colour_jitter, batch_size, workers, short_side)
+        _check_settings(
+            crop_size, scale, flip, colour_jitter, elastic, batch_size, workers, short_side
+        )
         self.root = Path(root)
         self.files = {"train": train, "val": val, "test": test}
         self.taxonomy_source = taxonomy
@@ -112,7 +116,9 @@ class TrashDataModule(LightningDataModule):
         self._is_prepared = False
         self.sample = sample
         self.short_side = short_side
-        self.train_transform = training_transform(crop_size, short_side, scale, flip, colour_jitter)
+        self.train_transform = training_transform(
+            crop_size, short_side, scale, flip, colour_jitter, elastic
+        )
         self.crop, self.crop_size, self.flip = crop, crop_size, flip
         self.batch_size = batch_size
         self.workers = workers
@@ -173,6 +179,7 @@ class TrashDataModule(LightningDataModule):
         """Take a checkpoint's taxonomy for every split that is read from now on."""
         self._taxonomy = taxonomy
         self.coco.clear()
+        self.datasets.clear()
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented crops; the last incomplete batch of an epoch is left out."""
@@ -215,19 +222,19 @@ class TrashDataModule(LightningDataModule):
         )
 
     def _dataset(self, split: str, transform: Callable | None) -> CocoSegmentation:
-        dataset = CocoSegmentation(self.read(split), transform, self.on_bad_photo)
-        self.datasets[split] = dataset
-        return dataset
+        if split not in self.datasets:  # one for all loaders: it counts what it skips
+            self.datasets[split] = CocoSegmentation(self.read(split), transform, self.on_bad_photo)
+        return self.datasets[split]
 
-    def skipped(self, split: str) -> int:
-        """Photos of a split that could not be read so far, where `on_bad_photo` is `skip`."""
-        return int(self.datasets[split].skipped.sum()) if split in self.datasets else 0
+    def skipped(self, split: str) -> torch.Tensor:
+        """For every photo of a split, whether this process could not read it, bool (photos,)."""
+        return self.datasets[split].skipped
 
     def teardown(self, stage: str) -> None:
         """Tell how many photos were skipped."""
         for split in self.datasets:
-            if self.skipped(split):
-                log.warning(f"{self.skipped(split)} photos of {split} could not be read.")
+            if count := int(self.skipped(split).sum()):
+                log.warning(f"{count} photos of {split} could not be read.")
 
     def _sampler(self, num_photos: int, *, shuffle: bool) -> PhotoSampler:
         trainer = self.trainer
@@ -274,6 +281,7 @@ def _check_settings(
     scale: tuple[float, float],
     flip: float,
     colour_jitter: float,
+    elastic: float,
     batch_size: int,
     workers: int,
     short_side: int | None,
@@ -287,6 +295,7 @@ def _check_settings(
         f"data.colour_jitter is {colour_jitter}; give a strength from 0 to 1": not (
             0 <= colour_jitter <= 1
         ),
+        f"data.elastic is {elastic}; give 0 pixels or more": elastic < 0,
         f"data.batch_size is {batch_size}; give at least 1": batch_size < 1,
         f"data.workers is {workers}; give 0 or more": workers < 0,
         f"data.short_side is {short_side}; give at least 1 pixel, or null for each photo's own": (

@@ -3,7 +3,6 @@
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -11,42 +10,10 @@ from tqdm import tqdm
 
 from segment.data.outlines import annotation_fault, reaches_outside, short
 from segment.data.photos import MAX_PIXELS, name_fault, size_fault
+from segment.data.records import Defect, Photo
 from segment.data.taxonomy import Taxonomy
 
 _MAX_ID = 2**63 - 1  # image ids travel in int64 tensors, where -1 marks padding
-
-
-@dataclass(frozen=True)
-class Defect:
-    """One thing wrong with a data set.
-
-    Attributes:
-        kind: `json`, `id`, `image`, `file-name`, `photo`, `photo-size`, `category`, `taxonomy`,
-            `annotation`, `outline`, `clipped`, `no-pixel` or `duplicate`, for counting.
-        fatal: Whether it keeps the data from being used.
-        message: One sentence: which file, what is wrong, what to do.
-    """
-
-    kind: str
-    fatal: bool
-    message: str
-
-
-@dataclass(frozen=True)
-class Photo:
-    """One entry of a json's `images`.
-
-    Attributes:
-        id: The json's id, 0 to 2^63 - 1.
-        file_name: Path below the root of the photos.
-        width: In pixels, as displayed.
-        height: In pixels, as displayed.
-    """
-
-    id: int
-    file_name: str
-    width: int
-    height: int
 
 
 class Survey:
@@ -152,37 +119,46 @@ class Survey:
                 image_id = None
             if image_id is not None:
                 self._image_ids.add(image_id)
-            height, width = entry.get("height"), entry.get("width")
-            if type(height) is not int or type(width) is not int or min(height, width) < 1:
-                self._found(
-                    "image",
-                    f"{who}: `height` and `width` are {short(height)} and {short(width)}; make "
-                    f"them whole numbers of pixels",
-                )
+            sized = self._has_size(entry, who)
+            named = self._has_name(entry, who, names)
+            if image_id is None or not sized or not named:
                 continue
-            if height * width > MAX_PIXELS:
-                self._found(
-                    "image",
-                    f"{who}: {short(height)}x{short(width)} is more than {MAX_PIXELS:,} pixels; "
-                    f"make the photo smaller",
-                )
-                continue
-            if not isinstance(name, str):
-                self._found("file-name", f"{who}: `file_name` is {short(name)}; name the photo")
-                continue
-            if fault := name_fault(name):
-                self._found("file-name", f"{who}: {fault}")
-                continue
-            if PurePosixPath(name) in names:
-                self._found("duplicate", f"{who} stands in `images` twice; remove one entry")
-                continue
-            names.add(PurePosixPath(name))
-            if image_id is None:
-                continue
-            photo = Photo(image_id, name, width, height)
+            names.add(PurePosixPath(entry["file_name"]))
+            photo = Photo(image_id, entry["file_name"], entry["width"], entry["height"])
             self.photos.append(photo)
             if self.check_photos:
                 self._check_photo(photo)
+
+    def _has_size(self, entry: dict[str, Any], who: str) -> bool:
+        height, width = entry.get("height"), entry.get("width")
+        if type(height) is not int or type(width) is not int or min(height, width) < 1:
+            self._found(
+                "image",
+                f"{who}: `height` and `width` are {short(height)} and {short(width)}; make them "
+                f"whole numbers of pixels",
+            )
+            return False
+        if height * width > MAX_PIXELS:
+            self._found(
+                "image",
+                f"{who}: {short(height)}x{short(width)} is more than {MAX_PIXELS:,} pixels; make "
+                f"the photo smaller",
+            )
+            return False
+        return True
+
+    def _has_name(self, entry: dict[str, Any], who: str, taken: set[PurePosixPath]) -> bool:
+        name = entry.get("file_name")
+        if not isinstance(name, str):
+            self._found("file-name", f"{who}: `file_name` is {short(name)}; name the photo")
+            return False
+        if fault := name_fault(name):
+            self._found("file-name", f"{who}: {fault}")
+            return False
+        if PurePosixPath(name) in taken:
+            self._found("duplicate", f"{who} stands in `images` twice; remove one entry")
+            return False
+        return True
 
     def _check_photo(self, photo: Photo) -> None:
         try:
@@ -243,36 +219,35 @@ class Survey:
             who = f"annotation {own_id}"
             image_id = self._id(annotation, "image_id", who)
             category_id = self._id(annotation, "category_id", who)
-            if image_id is None or category_id is None:
-                continue
-            if image_id not in self._image_ids:
+            before = len(self.defects)
+            if image_id is not None and image_id not in self._image_ids:
                 self._found(
                     "annotation",
                     f"{who} is on image id {image_id}, which `images` does not list; add the photo "
                     f"or delete the annotation",
                 )
-                continue
-            if category_id not in category_ids:
+            if category_id is not None and category_id not in category_ids:
                 self._found(
                     "annotation",
                     f"{who} is of category id {category_id}, which `categories` does not list; add "
                     f"it there",
                 )
-                continue
-            used[category_id] += 1
             if annotation.get("iscrowd", 0) not in (0, 1):
                 crowd = short(annotation["iscrowd"])
                 self._found("annotation", f"{who}: `iscrowd` is {crowd}; make it 0 or 1")
-                continue
-            photo = photos.get(image_id)
+            if category_id is not None:
+                used[category_id] += 1
+            # Without a size, which a photo with a defect of its own lacks, outlines mean nothing.
+            photo = None if image_id is None else photos.get(image_id)
             if photo is None:
-                continue  # its own defect is told already, and without a size outlines mean nothing
+                continue
             if fault := annotation_fault(annotation, photo.height, photo.width):
                 self._found("outline", f"{who} on {photo.file_name!r} {fault}")
+            if category_id is None or len(self.defects) > before:
                 continue
             if reaches_outside(annotation["segmentation"], photo.height, photo.width):
                 clipped.append(f"annotation {own_id} on {photo.file_name!r}")
-            self.annotations.setdefault(image_id, []).append(annotation)
+            self.annotations.setdefault(photo.id, []).append(annotation)
         self._check_mapping(used)
         self._sum_up(clipped, [own_id for own_id, count in ids.items() if count > 1])
 

@@ -12,6 +12,8 @@ from typing import Any
 
 import yaml
 
+from segment.files import UniqueKeys
+
 IGNORE = 255
 MAX_CLASSES = 254
 PRESETS = Path(__file__).parent / "taxonomies"
@@ -79,7 +81,7 @@ class Taxonomy:
                 f"file or a preset: {', '.join(presets)}."
             ) from error
         try:
-            content = yaml.load(text, Loader=_Loader)
+            content = yaml.load(text, Loader=UniqueKeys)
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             detail = " ".join(str(error).split())
             raise ValueError(f"{path}: not valid YAML: {detail}; {_ALLOWED}.") from error
@@ -188,19 +190,6 @@ class Taxonomy:
             if type(train_id) is not int or train_id not in known:
                 return f"maps {category!r} to {train_id!r}, which is no class and not {IGNORE}"
         return None
-
-
-class _Loader(yaml.SafeLoader):
-    """Plain YAML that refuses a key written twice, of which PyYAML would keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-        if repeated := _repeated(keys):
-            line = node.start_mark.line + 1
-            raise ValueError(
-                f"{repeated!r} stands twice in the mapping that starts on line {line}; keep one"
-            )
-        return super().construct_mapping(node, deep)
 
 
 def _from_yaml(content: Any, stem: str) -> Taxonomy:

@@ -34,9 +34,36 @@ class RandomScale(nn.Module):
         height, width = item["image"].shape[-2:]
         factor = torch.empty(()).uniform_(self.low, self.high).item()
         if self.base is not None:
-            factor *= self.base / min(height, width)
+            factor *= _ratio(height, width, self.base)
         size = [max(1, round(height * factor)), max(1, round(width * factor))]
         return v2.Resize(size, antialias=True)(item)
+
+
+class ElasticDeformation(nn.Module):
+    """Shift pixels smoothly by random displacements on a 3x3 grid, as U-Net's paper does.
+
+    Args:
+        std: Standard deviation of the grid's displacements, pixels; 10 in the paper.
+    """
+
+    def __init__(self, std: float) -> None:
+        super().__init__()
+        self.std = std
+
+    def forward(self, item: dict[str, Any]) -> dict[str, Any]:
+        """Move image (3, H, W), bilinearly, and mask (H, W), by nearest; outside is 0 and 255."""
+        height, width = item["image"].shape[-2:]
+        # In torchvision's unit the photo is 2 wide and 2 high.
+        coarse = (
+            torch.randn(1, 2, 3, 3) * self.std * 2 / torch.tensor([width, height])[:, None, None]
+        )
+        fine = nn.functional.interpolate(
+            coarse, (height, width), mode="bicubic", align_corners=True
+        )
+        displacement = fine.permute(0, 2, 3, 1)
+        image = F.elastic(item["image"], displacement, fill=0)
+        mask = F.elastic(item["mask"], displacement, fill=IGNORE)
+        return {**item, "image": image, "mask": mask}
 
 
 def training_transform(
@@ -45,8 +72,9 @@ def training_transform(
     scale: tuple[float, float],
     flip: float,
     colour_jitter: float,
+    elastic: float = 0.0,
 ) -> v2.Transform:
-    """Random scale, crop (padding 0 in the image, 255 in the mask), flip and colour jitter.
+    """Random scale, crop (padding 0 in the image, 255 in the mask), flip, deformation and colour.
 
     Args:
         crop_size: Side of the square crop in pixels.
@@ -55,6 +83,7 @@ def training_transform(
         flip: Probability of a horizontal flip.
         colour_jitter: Strength from 0 (off) to 1 of brightness, contrast and saturation changes;
             a tenth of it is the hue's.
+        elastic: Standard deviation of an elastic deformation in pixels; 0 is none.
     """
     fill: dict[Any, Any] = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
     steps: list[nn.Module] = [
@@ -62,6 +91,8 @@ def training_transform(
         v2.RandomCrop(crop_size, pad_if_needed=True, fill=fill),
         v2.RandomHorizontalFlip(flip),
     ]
+    if elastic:
+        steps.append(ElasticDeformation(elastic))
     if colour_jitter:
         steps.append(
             v2.ColorJitter(colour_jitter, colour_jitter, colour_jitter, 0.1 * colour_jitter)
@@ -69,11 +100,16 @@ def training_transform(
     return v2.Compose(steps)
 
 
+def _ratio(height: int, width: int, short_side: int) -> float:
+    """Factor to `short_side`, or less for a strip that would become longer than 16 of those."""
+    return short_side / max(min(height, width), max(height, width) / 16)
+
+
 def evaluation_image(image: torch.Tensor, short_side: int | None) -> torch.Tensor:
     """The photo as the network sees it: (3, H, W) uint8 at a fixed shorter side, or as it is."""
     if short_side is None or min(image.shape[-2:]) == short_side:
         return image
     height, width = image.shape[-2:]
-    ratio = short_side / min(height, width)
+    ratio = _ratio(height, width, short_side)
     size = [max(1, round(height * ratio)), max(1, round(width * ratio))]
     return F.resize(image, size, InterpolationMode.BILINEAR, antialias=True)

@@ -1,5 +1,6 @@
 """SegmentationModule: everything the papers share about training and evaluating a network."""
 
+import math
 from typing import Any, cast
 
 import torch
@@ -15,7 +16,7 @@ from segment.data.taxonomy import Taxonomy
 from segment.data.transforms import evaluation_image
 from segment.labels import labels_of
 from segment.metrics import SegmentationScores
-from segment.modules.losses import cross_entropy
+from segment.modules.losses import cross_entropy, weights_of
 from segment.modules.optimization import Optimization, OptimizerName, Schedule
 from segment.seeds import mix_seed, run_seed
 
@@ -47,8 +48,8 @@ class SegmentationModule(LightningModule):
         freeze_batch_norm: Keep the backbone's BN statistics and affine maps as they are.
         class_weights: One weight per class for the cross-entropy (`segment.prepare stats`
             prints them); null weighs all alike.
-        weights: Checkpoint of the same architecture to start from; its score layers start anew
-            where the number of classes differs.
+        weights: Checkpoint of the same architecture to start from; score layers start anew where
+            the number of classes differs, and where an earlier stage of training had none.
     """
 
     mean: Tensor
@@ -78,11 +79,6 @@ class SegmentationModule(LightningModule):
         super().__init__()
         if num_classes < 2:
             raise ValueError(f"model.num_classes is {num_classes}; give at least 2.")
-        if class_weights is not None and len(class_weights) != num_classes:
-            raise ValueError(
-                f"model.class_weights has {len(class_weights)} numbers for {num_classes} classes; "
-                f"give one per class, background included."
-            )
         self.num_classes = num_classes
         self.optimization = Optimization(
             lr,
@@ -104,9 +100,7 @@ class SegmentationModule(LightningModule):
         self.short_side: int | None = None
         self.trained_on: dict[str, str] = {}  # sha256 of the annotation files, by split
         self.register_buffer(
-            "class_weights",
-            None if class_weights is None else torch.tensor(class_weights),
-            persistent=False,
+            "class_weights", weights_of(class_weights, num_classes), persistent=False
         )
 
     def wrap(self, network: SegmentationNetwork) -> None:
@@ -124,7 +118,9 @@ class SegmentationModule(LightningModule):
                 network, read_weights(self._weights, type(network).__name__), self._weights
             )
             if anew:
-                rank_zero_info(f"{self._weights}: other classes, so {', '.join(anew)} start anew.")
+                rank_zero_info(
+                    f"{self._weights}: has none that fit {', '.join(anew)}; new ones start."
+                )
         if self.freeze_batch_norm:
             for parameter in self._frozen():
                 parameter.requires_grad_(False)
@@ -186,8 +182,18 @@ class SegmentationModule(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of the optimizer; logs `train/loss`."""
         loss = self.loss(batch["image"], batch["mask"])
+        # Looking at a value makes a GPU wait, so not at every step.
+        if batch_idx % 50 == 0 or self.trainer.is_last_batch:
+            self._refuse_divergence(loss.item())
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["mask"]))
         return loss
+
+    def _refuse_divergence(self, loss: float) -> None:
+        if not math.isfinite(loss):
+            raise ValueError(
+                f"the training loss is {loss} in epoch {self.current_epoch}, so training has "
+                f"diverged; lower model.init_args.lr, which is {self.optimization.lr}."
+            )
 
     def train(self, mode: bool = True) -> "SegmentationModule":
         """As in torch, but frozen batch normalization stays in evaluation mode."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from segment.architectures import DeepLabV1, DeepLabV2
+from segment.architectures.deeplab_v1 import Variant
 from segment.data.taxonomy import IGNORE
 from segment.modules.base import SegmentationModule
 
@@ -82,11 +83,16 @@ def label_on_grid(label: Tensor, cells: Sequence[int], corners: bool) -> Tensor:
 
 
 class DeepLabV1Module(_DeepLab):
-    """DeepLab-LargeFOV as in section 5 of its paper: SGD 1e-3, the classifier at ten times that.
+    """DeepLab v1 as in section 5 of its paper: SGD 1e-3, the classifier at ten times that.
+
+    The paper trains the branches of `msc_largefov` behind a LargeFOV that stays as it is; here all
+    is trained together, the branches at the classifier's rate, as in its release. `pretrained` may
+    be a run of `largefov`.
 
     Args:
         num_classes: Number of classes C, background included.
-        variant: `largefov`, the paper's best single network.
+        variant: `largefov`, the paper's best single network; `4x4` and `7x7`, larger and slower;
+            `msc_largefov`, which also scores the photo and the first four pools.
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
         loss_size: Take the loss on the `coarse` grid as in the paper, or at `full` size.
         lr: Learning rate of the backbone.
@@ -97,7 +103,7 @@ class DeepLabV1Module(_DeepLab):
     def __init__(
         self,
         num_classes: int,
-        variant: Literal["largefov"] = "largefov",
+        variant: Variant = "largefov",
         pretrained: bool | str = True,
         loss_size: Literal["coarse", "full"] = "coarse",
         lr: float = 1e-3,

@@ -1,5 +1,6 @@
 """Optimizers, rates and schedules that the papers use, by name."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -37,7 +38,7 @@ class Optimization:
     bias_lr_factor: float
 
     def __post_init__(self) -> None:
-        if self.lr <= 0:
+        if not 0 < self.lr < math.inf:
             raise ValueError(f"model.lr is {self.lr}; give a learning rate above 0.")
         if self.step_size < 1:
             raise ValueError(f"model.step_size is {self.step_size}; give at least 1 step.")
@@ -45,7 +46,7 @@ class Optimization:
             *("momentum", "weight_decay", "power", "gamma", "min_lr", "warmup_steps"),
             *("head_lr_factor", "bias_lr_factor"),
         ):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(f"model.{name} is {getattr(self, name)}; give 0 or more.")
 
     def groups(self, network: SegmentationNetwork) -> list[dict[str, Any]]:

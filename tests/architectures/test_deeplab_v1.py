@@ -1,17 +1,27 @@
 import pytest
 import torch
 import torchvision
+from alignment import averaging, centroid
 from torch import nn
 from torch.nn import functional as F
 
 from segment.architectures import DeepLabV1
-from segment.architectures.deeplab_v1 import decimate
+from segment.architectures.deeplab_v1 import LargeFOV, decimate
 
 
-def test_has_as_many_parameters_as_published() -> None:
+@pytest.mark.parametrize(
+    ("variant", "count"),
+    [
+        ("largefov", 20_505_429),  # the paper: 20.5M
+        ("4x4", 65_140_565),  # 65.1M
+        ("7x7", 134_346_581),  # 134.3M
+        ("msc_largefov", 21_711_550),
+    ],
+)
+def test_has_as_many_parameters_as_published(variant, count) -> None:
     with torch.device("meta"):
-        network = DeepLabV1(21)
-    assert sum(p.numel() for p in network.parameters()) == 20_505_429  # the paper: 20.5M
+        network = DeepLabV1(21, variant)
+    assert sum(p.numel() for p in network.parameters()) == count
 
 
 def test_is_the_released_network_layer_by_layer() -> None:
@@ -70,8 +80,8 @@ def test_refuses_another_size_and_names_one_it_takes() -> None:
 
 
 def test_refuses_a_variant_it_does_not_have() -> None:
-    with pytest.raises(ValueError, match="variant is '7x7'; DeepLab v1 is built as 'largefov'"):
-        DeepLabV1(2, variant="7x7")
+    with pytest.raises(ValueError, match="variant is 'C'; it can be 'largefov', '4x4', '7x7'"):
+        DeepLabV1(2, variant="C")
 
 
 def test_only_the_scores_are_the_head() -> None:
@@ -152,3 +162,143 @@ def test_takes_the_weights_of_an_earlier_run_but_never_its_scores(tmp_path) -> N
     assert torch.equal(network.head.fc6.weight, earlier.head.fc6.weight)
     assert torch.equal(network.backbone[0].weight, earlier.backbone[0].weight)
     assert not torch.equal(network.head.fc8.weight, earlier.head.fc8.weight)
+
+
+@pytest.mark.parametrize(("variant", "kernel", "dilation"), [("4x4", 4, 8), ("7x7", 7, 4)])
+def test_larger_classifiers_are_table_2_s(variant, kernel, dilation) -> None:
+    with torch.device("meta"):
+        network = DeepLabV1(21, variant).eval()
+        assert network.score_scales(torch.zeros(1, 3, 321, 321))[0].shape == (1, 21, 41, 41)
+        assert network(torch.zeros(1, 3, 377, 505)).shape == (1, 21, 377, 505)
+        view = DeepLabV1(21).head.fc6
+    fc6 = network.head.fc6
+    assert (fc6.kernel_size[0], fc6.dilation[0], fc6.out_channels) == (kernel, dilation, 4096)
+    assert fc6.dilation[0] * (kernel - 1) == view.dilation[0] * 2 == 24  # 224 pixels in all three
+    assert network.head.fc7.weight.shape == (4096, 4096, 1, 1)
+    assert network.head.fc8.weight.shape == (21, 4096, 1, 1)
+    assert [m.p for m in network.modules() if isinstance(m, nn.Dropout)] == [0.5, 0.5]
+    assert not any(isinstance(m, nn.AvgPool2d) for m in network.modules())
+
+
+def test_classifiers_look_around_the_cell_they_score() -> None:
+    for kernel, dilation in [(3, 12), (4, 8), (7, 4)]:
+        head = averaging(LargeFOV(1, dilation, kernel, channels=2))
+        nn.init.ones_(head.fc6.weight)
+        features = torch.zeros(1, 512, 41, 41, requires_grad=True)
+        assert centroid(head(features)[0, 0, 20, 19], features) == pytest.approx((20, 19), abs=1e-3)
+
+
+def test_decimation_keeps_every_second_position_for_4x4_and_all_for_7x7() -> None:
+    neurons = torch.arange(4096.0)
+    whole = {
+        "classifier.0.weight": torch.arange(25088.0).expand(4096, 25088),
+        "classifier.0.bias": neurons,
+        "classifier.3.weight": neurons[:, None].expand(4096, 4096),
+        "classifier.3.bias": neurons,
+    }
+    fc6 = whole["classifier.0.weight"].view(4096, 512, 7, 7)
+    thin = decimate(whole, kernel=4, channels=4096)
+    assert thin["fc6.weight"].shape == (4096, 512, 4, 4)
+    for y, x in [(0, 0), (1, 0), (2, 3)]:
+        assert torch.equal(thin["fc6.weight"][:, :, y, x], fc6[:, :, 2 * y, 2 * x])
+    full = decimate(whole, kernel=7, channels=4096)
+    assert torch.equal(full["fc6.weight"], fc6)
+    assert torch.equal(full["fc7.weight"][..., 0, 0], whole["classifier.3.weight"])
+
+
+def test_multi_scale_branches_are_the_released_ones() -> None:
+    network = DeepLabV1(21, "msc_largefov")
+    found = []
+    for branch in network.branches:
+        kinds = [type(layer).__name__ for layer in branch]
+        assert kinds == ["Conv2d", "ReLU", "Dropout", "Conv2d", "ReLU", "Dropout", "Conv2d"]
+        first, second, score = (layer for layer in branch if isinstance(layer, nn.Conv2d))
+        found.append((first.in_channels, first.stride[0]))
+        assert (first.kernel_size, first.padding, first.out_channels) == ((3, 3), (1, 1), 128)
+        assert (second.weight.shape, score.weight.shape) == ((128, 128, 1, 1), (21, 128, 1, 1))
+        assert [layer.p for layer in branch if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+        assert first.weight.std().item() == pytest.approx(0.001, rel=0.06)
+        assert score.weight.std().item() == pytest.approx(0.01, rel=0.06)
+        assert not any(layer.bias.any() for layer in (first, second, score))
+    assert found == [(3, 8), (64, 4), (128, 2), (256, 1), (512, 1)]
+    spreads = [branch.conv2.weight.std().item() for branch in network.branches]
+    assert spreads == pytest.approx([0.001] * 4 + [0.005], rel=0.05)
+    head = {id(p) for p in network.head_parameters()}
+    assert head == {
+        id(p) for part in (network.branches, network.head.fc8) for p in part.parameters()
+    }
+
+
+def test_multi_scale_adds_the_scores_of_the_photo_and_four_pools() -> None:
+    torch.manual_seed(0)
+    network = DeepLabV1(3, "msc_largefov").eval()
+    for parameter in network.branches.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    plain = DeepLabV1(3).eval()
+    plain.backbone, plain.head = network.backbone, network.head
+    image = torch.randn(1, 3, 65, 49)
+
+    def branch(place, x, stride):
+        one = network.branches[place]
+        x = F.conv2d(x, one.conv1.weight, one.conv1.bias, stride, padding=1).relu()
+        x = F.conv2d(x, one.conv2.weight, one.conv2.bias).relu()
+        return F.conv2d(x, one.score.weight, one.score.bias)
+
+    with torch.no_grad():
+        layers = list(network.backbone)
+        pools = [i for i, m in enumerate(layers) if isinstance(m, nn.MaxPool2d)]
+        parts = [branch(0, image, 8)]
+        for place, stride in [(1, 4), (2, 2), (3, 1), (4, 1)]:
+            pooled = nn.Sequential(*layers[: pools[place - 1] + 1])(image)
+            parts.append(branch(place, pooled, stride))
+        assert {part.shape for part in parts} == {(1, 3, 9, 7)}
+        main = plain.score_scales(image)[0]
+        whole = network.score_scales(image)[0]
+        torch.testing.assert_close(whole, main + sum(parts))
+        for place, part in enumerate(parts):
+            kept = {k: v.clone() for k, v in network.branches[place].state_dict().items()}
+            for parameter in network.branches[place].parameters():
+                parameter.zero_()
+            torch.testing.assert_close(network.score_scales(image)[0], whole - part)
+            network.branches[place].load_state_dict(kept)
+        for parameter in network.branches.parameters():
+            parameter.zero_()
+        assert torch.equal(network.score_scales(image)[0], main)
+        assert torch.equal(network(image), plain(image))
+
+
+def test_multi_scale_scores_are_centred_on_their_pixel() -> None:
+    network = averaging(DeepLabV1(2, "msc_largefov"))
+    image = torch.zeros(1, 3, 297, 297, requires_grad=True)
+    rows, columns = torch.arange(130, 162), torch.arange(100, 132)
+    row, column = centroid(network(image)[0, 0, rows, columns], image)
+    assert (row, column) == pytest.approx((145.5, 115.5), abs=0.1)
+
+
+def test_every_parameter_of_multi_scale_learns() -> None:
+    torch.manual_seed(0)
+    network = DeepLabV1(3, "msc_largefov").train()
+    for parameter in network.branches.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    scores = network(torch.randn(1, 3, 33, 33))
+    (scores * torch.randn_like(scores)).sum().backward()
+    # Eight of nine taps of fc6 lie outside so small a map; the others learn.
+    assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_multi_scale_starts_from_a_run_without_its_branches(tmp_path) -> None:
+    earlier = DeepLabV1(7)
+    torch.save(earlier.state_dict(), tmp_path / "run.pth")
+    network = DeepLabV1(7, "msc_largefov", pretrained=str(tmp_path / "run.pth"))
+    assert torch.equal(network.head.fc6.weight, earlier.head.fc6.weight)
+    assert torch.equal(network.backbone[28].weight, earlier.backbone[28].weight)
+    with pytest.raises(ValueError, match=r"fc6.weight' is 1024x512x3x3, but .* 4096x512x4x4"):
+        DeepLabV1(7, "4x4", pretrained=str(tmp_path / "run.pth"))
+
+
+def test_4x4_takes_torchvision_weights_from_a_file(tmp_path) -> None:
+    weights = vgg16_weights()
+    torch.save(weights, tmp_path / "vgg16.pth")
+    network = DeepLabV1(4, "4x4", pretrained=str(tmp_path / "vgg16.pth"))
+    assert torch.equal(network.head.fc6.bias, weights["classifier.0.bias"])
+    assert torch.equal(network.head.fc7.weight[..., 0, 0], weights["classifier.3.weight"])

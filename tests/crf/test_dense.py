@@ -203,9 +203,10 @@ def test_refuses(image, probabilities, message) -> None:
         ("iterations", -1, "0 or more"),
         ("iterations", 2.5, "whole number"),
         ("iterations", True, "whole number"),
-        ("position_width_px", 0.0, "above 0"),
+        ("position_width_px", 0.0, "from 0.0001 on"),
+        ("bilateral_width_px", 1e-30, "from 0.0001 on"),  # this one crashed the lattice
         ("bilateral_width_px", float("nan"), "finite"),
-        ("bilateral_width_levels", -13.0, "above 0"),
+        ("bilateral_width_levels", -13.0, "from 0.0001 on"),
         ("position_weight", -3.0, "0 or more"),
         ("bilateral_weight", float("inf"), "finite"),
         ("normalization", "sym", "one of symmetric, after, before, none"),
@@ -214,6 +215,7 @@ def test_refuses(image, probabilities, message) -> None:
         ("max_side", 0, "1 or more, or null"),
         ("compatibility", [[0.0, 1.0], [2.0, 0.0]], "symmetric"),
         ("compatibility", [[0.0, 1.0]], "C x C"),
+        ("compatibility", [1.0, 2.0], "C x C"),
         ("compatibility", [[0.0, float("nan")], [float("nan"), 0.0]], "finite"),
     ],
 )

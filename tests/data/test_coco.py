@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 from pycocotools import mask as mask_api
 
-from segment.data.coco import PAINT_ORDER, CocoFile, find_defects
+from segment.data.check import check
+from segment.data.coco import PAINT_ORDER, CocoFile
 from segment.data.taxonomy import IGNORE, Taxonomy
 
 DATA = Path(
@@ -144,8 +145,7 @@ def test_a_long_list_of_defects_is_cut_and_counted(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"and 3 more; run python -m segment.prepare") as caught:
         CocoFile(path, tmp_path)
     assert len(str(caught.value).splitlines()) == 6
-    assert len(find_defects(path, tmp_path)) == 8
-    assert len(find_defects(path, tmp_path, limit=2)) == 2
+    assert len(check([path], tmp_path, decode=False)) == 8
 
 
 def test_painting_decodes_no_mask_of_a_large_photo(

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from segment.data.coco import CocoFile, find_defects
+from segment.data.check import check
+from segment.data.coco import CocoFile
 from segment.data.taxonomy import Taxonomy
 
 SQUARE = [[1, 1, 4, 1, 4, 4, 1, 4]]
@@ -42,7 +43,9 @@ def extra(key: str, **change: object) -> Callable[[dict[str, Any]], None]:
 
 
 def test_sound_data_have_no_defects(tmp_path: Path) -> None:
-    assert find_defects(write(tmp_path, sound()), tmp_path) == []
+    content = sound()
+    content["categories"].pop()
+    assert check([write(tmp_path, content)], tmp_path, decode=False) == []
 
 
 @pytest.mark.parametrize(
@@ -125,7 +128,7 @@ def test_each_defect_is_told_and_stops_training(
     content = sound()
     damage(content)
     path = write(tmp_path, content)
-    defects = find_defects(path, tmp_path)
+    defects = check([path], tmp_path, decode=False)
     assert kind in {defect.kind for defect in defects if defect.fatal}
     with pytest.raises(ValueError, match=message):
         CocoFile(path, tmp_path)
@@ -193,6 +196,18 @@ def test_many_defects_are_found_at_once_fatal_ones_first(tmp_path: Path) -> None
         content["annotations"][0] | {"id": 2, "segmentation": []},
         content["annotations"][0] | {"id": 3, "image_id": 77},
     ]
-    defects = find_defects(write(tmp_path, content), tmp_path)
-    assert [defect.kind for defect in defects] == ["outline", "annotation", "clipped"]
+    defects = check([write(tmp_path, content)], tmp_path, decode=False)
+    assert [defect.kind for defect in defects] == ["annotation", "outline", "clipped"]
     assert [defect.fatal for defect in defects] == [True, True, False]
+
+
+def test_one_entry_may_have_several_defects(tmp_path: Path) -> None:
+    content = sound()
+    content["images"].append({"id": -1, "file_name": "../x.jpg", "height": 0, "width": 10})
+    content["annotations"].append(
+        {"id": 2, "image_id": 5, "category_id": 9, "iscrowd": 5, "segmentation": [[1, 1]]}
+    )
+    defects = check([write(tmp_path, content)], tmp_path, decode=False)
+    assert [defect.kind for defect in defects if defect.fatal] == [
+        "annotation", "annotation", "file-name", "id", "image", "outline",
+    ]  # fmt: skip

@@ -133,7 +133,7 @@ def test_without_a_background_the_first_class_has_train_id_0(tmp_path: Path) -> 
         ("classes: {A: {form: [A]}}", r"class 'A' has the unknown key 'form'; write `from`"),
         ("classes: {A: {from: [X]}, B: {from: [X]}}", r"'X' stands in the classes 'A' and 'B'"),
         ("classes: {A: {}}\nignore: [A]", r"'A' stands in class 'A' and in `ignore`"),
-        ("classes:\n  A: {}\n  A: {}", r"'A' stands twice in the mapping .* line 2"),
+        ("classes:\n  A: {}\n  A: {}", r"'A' stands twice in one mapping .* line 2"),
         ("classes: {A: {color: [0, 0, 256]}}", r"`color` must be three numbers from 0 to 255"),
         ("classes: {A: {color: red}}", r"class 'A': `color` must be three numbers.*'red'"),
         (

@@ -1,7 +1,7 @@
 import torch
 from torchvision import tv_tensors
 
-from segment.data.transforms import evaluation_image, training_transform
+from segment.data.transforms import ElasticDeformation, evaluation_image, training_transform
 
 
 def item(height: int, width: int) -> dict:
@@ -54,3 +54,40 @@ def test_evaluation_size() -> None:
     image = torch.zeros(1, 3, 600, 400, dtype=torch.uint8)
     assert evaluation_image(image, 100).shape[-2:] == (150, 100)
     assert evaluation_image(image, None) is image
+    # A strip is not blown up to the end of memory.
+    strip = torch.zeros(1, 3, 4, 2000, dtype=torch.uint8)
+    assert evaluation_image(strip, 100).shape[-2:] == (3, 1600)
+
+
+def test_elastic_deformation_shifts_its_nodes_by_the_given_pixels() -> None:
+    # Every pixel's value is its place, so that the middle shows how far it came.
+    ramp = torch.arange(201, dtype=torch.uint8)
+    image = torch.stack(
+        [ramp.expand(151, 201), ramp[:151, None].expand(151, 201), ramp.expand(151, 201)]
+    )
+    before = {
+        "image": tv_tensors.Image(image),
+        "mask": tv_tensors.Mask(image[0].long()),
+        "image_id": 7,
+    }
+    torch.manual_seed(0)
+    outs = [ElasticDeformation(10.0)(before) for _ in range(300)]
+    shifts = torch.stack([out["image"][:2, 75, 100] for out in outs]).double()
+    shifts -= torch.tensor([100.0, 75.0])
+    assert torch.allclose(shifts.std(0), torch.tensor([10.0, 10.0]).double(), rtol=0.12)
+    assert shifts.mean(0).abs().max() < 2
+    for out in outs[:20]:
+        inside = (out["mask"] != 255) & (out["mask"] > 0) & (out["image"][0] > 0)
+        apart = (out["image"][0].long() - out["mask"])[inside].abs()
+        assert apart.float().median() <= 1
+        assert inside.float().mean() > 0.5
+    assert out["image"].dtype == torch.uint8
+    assert out["image_id"] == 7
+    assert not torch.equal(outs[0]["mask"], outs[1]["mask"])
+
+
+def test_elastic_deformation_marks_what_lies_outside_as_unlabelled() -> None:
+    torch.manual_seed(0)
+    out = training_transform(64, None, (1.0, 1.0), 0, 0, elastic=10.0)(item(64, 64))
+    assert (out["mask"] == 255).any()
+    assert out["image"][:, out["mask"] == 255].float().mean() < 40

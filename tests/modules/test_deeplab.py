@@ -62,3 +62,14 @@ def test_learns_one_picture_by_heart() -> None:
         optimizer.step()
     right = (module(image).argmax(1) == mask).float().mean()
     assert right > 0.9
+
+
+def test_v1_s_branches_train_at_the_classifier_s_rates() -> None:
+    with torch.device("meta"):
+        module = DeepLabV1Module(4, variant="msc_largefov", pretrained=False)
+    groups = {group["name"]: group for group in module.parameter_groups()}
+    assert len(groups["backbone"]["params"]) == 2 * 15
+    assert len(groups["head"]["params"]) == len(groups["head_bias"]["params"]) == 1 + 5 * 3
+    assert groups["head"]["lr"] == 10 * groups["backbone"]["lr"]
+    assert groups["head_bias"]["lr"] == 20 * groups["backbone"]["lr"]
+    assert groups["head_bias"]["weight_decay"] == 0
