@@ -8,6 +8,7 @@ instead of one per object; stage 2's crops are random boxes around objects, and 
 regular overlapping windows, where the paper has object proposals (edge boxes).
 """
 
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -82,15 +83,29 @@ class DeconvNetModule(RecomputedBatchNorm):
         if self.inference == "whole":
             return super().probabilities(image)
         image = evaluation_image(image, self.short_side)
-        size = image.shape[-2:]
-        best = torch.zeros(len(image), self.num_classes, *size, device=image.device)
-        for top, left, height, width in windows(size[0], size[1]):
-            rows, columns = slice(top, top + height), slice(left, left + width)
-            patch = image[..., rows, columns].float()
-            patch = F.interpolate(patch, (PATCH, PATCH), mode="bilinear", antialias=True)
-            scores = F.interpolate(self(patch).float(), (height, width), mode="bilinear")
-            best[..., rows, columns] = torch.maximum(best[..., rows, columns], scores)
-        return best.softmax(1)
+        return best_scores(self, image, self.num_classes).softmax(1)
+
+
+def best_scores(score: Callable[[Tensor], Tensor], image: Tensor, num_classes: int) -> Tensor:
+    """The best score that any window gives a pixel, and 0 where none is above it.
+
+    Args:
+        score: Maps photos, (N, 3, 224, 224) from 0 to 255, to logits (N, C, 224, 224).
+        image: Photos, uint8 RGB (N, 3, H, W).
+        num_classes: Number of classes C.
+
+    Returns:
+        Float32 (N, C, H, W), 0 or more.
+    """
+    size = image.shape[-2:]
+    best = torch.zeros(len(image), num_classes, *size, device=image.device)
+    for top, left, height, width in windows(size[0], size[1]):
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        patch = image[..., rows, columns].float()
+        patch = F.interpolate(patch, (PATCH, PATCH), mode="bilinear", antialias=True)
+        scores = F.interpolate(score(patch).float(), (height, width), mode="bilinear")
+        best[..., rows, columns] = torch.maximum(best[..., rows, columns], scores)
+    return best
 
 
 def windows(height: int, width: int) -> list[tuple[int, int, int, int]]:
