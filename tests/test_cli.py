@@ -13,8 +13,6 @@ from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.fit import _arguments, fit
 
-EXPERIMENTS = sorted((Path(__file__).parents[1] / "experiments").rglob("*.yaml"))
-
 
 def parse(*args: object) -> SegmentCLI:
     return SegmentCLI([str(arg) for arg in args], "fit", _arguments)
@@ -109,10 +107,6 @@ def test_a_missing_file_names_those_there_are(experiment: Path, complaint: Calla
     assert "tiny.yaml" in said
 
 
-def test_the_experiments_are_found() -> None:
-    assert {"deeplab_crf", "smoke", "garbage6", "bags"} <= {path.stem for path in EXPERIMENTS}
-
-
 def test_config_may_be_given_with_an_equals_sign(experiment: Path) -> None:
     assert parse(f"--config={experiment}").config.experiment == "tiny"
 
@@ -185,12 +179,3 @@ def test_a_yaml_cannot_import_what_it_likes(
     monkeypatch.chdir(tmp_path)
     complaint(["--config", changed(experiment, tmp_path, model__class_path="evil.Evil")])
     assert not (tmp_path / "executed").exists()
-
-
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
-def test_every_experiment_parses_and_builds(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1])
-    cli = parse("--config", path, "--model.init_args.pretrained", "false")
-    again = yaml.safe_load(cli.resolved())
-    assert again["experiment"] == path.stem
-    assert "config" not in again
