@@ -6,6 +6,7 @@ from segment.architectures.deeplab_v1 import DeepLabV1
 from segment.architectures.deeplab_v2 import DeepLabV2
 from segment.architectures.deeplab_v3 import DeepLabV3
 from segment.architectures.deeplab_v3plus import DeepLabV3Plus
+from segment.architectures.edeconvnet import EDeconvNet
 from segment.architectures.fcn import FCN
 from segment.architectures.frrn import FRRN
 from segment.architectures.patch_cnn import PatchCNN
@@ -25,6 +26,7 @@ __all__ = [
     "DeepLabV2",
     "DeepLabV3",
     "DeepLabV3Plus",
+    "EDeconvNet",
     "PatchCNN",
     "PlainFCN",
     "SegNet",

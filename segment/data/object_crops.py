@@ -1,10 +1,11 @@
 """Crops around one annotated object: the two stages of DeconvNet's curriculum.
 
 Noh, Hong and Han, "Learning Deconvolution Network for Semantic Segmentation", ICCV 2015,
-https://arxiv.org/abs/1505.04366, section 4
+https://arxiv.org/abs/1505.04366
 
 Differs from the paper: one object per photo and epoch, drawn at random, instead of all of them; an
-object proposal is a random box around it; boxes end where the photo ends.
+object proposal is a random box around it; boxes end where the photo ends. The release confirms 250
+and 224 pixels, not the factor of 1.2 and the overlap of 0.5.
 """
 
 from typing import Any, Literal

@@ -5,6 +5,7 @@ from segment.modules.contextual import DeepContextualNetworkModule
 from segment.modules.deconvnet import DeconvNetModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
 from segment.modules.deeplab_v3 import DeepLabV3Module, DeepLabV3PlusModule
+from segment.modules.edeconvnet import EDeconvNetModule
 from segment.modules.fcn import FCNModule
 from segment.modules.frrn import FRRNModule
 from segment.modules.patch_cnn import PatchCNNModule
@@ -22,6 +23,7 @@ __all__ = [
     "DeepLabV2Module",
     "DeepLabV3Module",
     "DeepLabV3PlusModule",
+    "EDeconvNetModule",
     "FCNModule",
     "FRRNModule",
     "PatchCNNModule",

@@ -46,7 +46,7 @@ class SegNetModule(RecomputedBatchNorm):
 
 
 class SegNetBasicModule(RecomputedBatchNorm):
-    """SegNet-Basic as in section 3.3 of its paper: from scratch, SGD at a fixed 0.1, momentum 0.9.
+    """SegNet-Basic as in its paper: from scratch, SGD at a fixed 0.1, momentum 0.9.
 
     Args:
         num_classes: Number of classes C, background included.
