@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures.layers import SegmentationNetwork, zero_biases
-from segment.architectures.unet import mirror_pad
 
 Mode = Literal["naive", "fully_convolutional", "shift_and_stitch", "dense"]
 WINDOW = 95  # pixels: 95, 92, 46, 42, 21, 18, 9, 6, 3, 1
@@ -146,3 +145,20 @@ class PatchCNN(SegmentationNetwork):
             else:
                 x = layer(x)
         return x
+
+
+def mirror_pad(image: Tensor, above: int, below: int, left: int, right: int) -> Tensor:
+    """Mirror (N, C, H, W) at its outermost pixels, which are not repeated.
+
+    Unlike `F.pad`, takes more pixels than the image has, mirroring again and again.
+    """
+    height, width = image.shape[-2:]
+    rows = _mirrored(-above, height + below, height, image.device)
+    columns = _mirrored(-left, width + right, width, image.device)
+    return image[..., rows[:, None], columns]
+
+
+def _mirrored(start: int, end: int, length: int, device: torch.device) -> Tensor:
+    period = max(1, 2 * (length - 1))
+    places = torch.arange(start, end, device=device).remainder(period)
+    return torch.minimum(places, period - places)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from segment.architectures.backbones import TimmBackbone
 from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.patch_cnn import mirror_pad
 
 MARGIN = 92  # pixels that unpadded convolutions take off each side: 572 in, 388 out, figure 1
 
@@ -223,23 +224,6 @@ class UNet(SegmentationNetwork):
             x = up(x)
             x = fuse(torch.cat([_centre(skip, x), x], dim=1))
         return self.score(x)
-
-
-def mirror_pad(image: Tensor, above: int, below: int, left: int, right: int) -> Tensor:
-    """Mirror (N, C, H, W) at its outermost pixels, which are not repeated.
-
-    Unlike `F.pad`, takes more pixels than the image has, mirroring again and again.
-    """
-    height, width = image.shape[-2:]
-    rows = _mirrored(-above, height + below, height, image.device)
-    columns = _mirrored(-left, width + right, width, image.device)
-    return image[..., rows[:, None], columns]
-
-
-def _mirrored(start: int, end: int, length: int, device: torch.device) -> Tensor:
-    period = max(1, 2 * (length - 1))
-    places = torch.arange(start, end, device=device).remainder(period)
-    return torch.minimum(places, period - places)
 
 
 def _inside_length(length: int) -> int:

@@ -5,6 +5,7 @@ from alignment import averaging, centroid
 from torch import nn
 
 from segment.architectures import PatchCNN
+from segment.architectures.patch_cnn import mirror_pad
 
 
 def test_has_as_many_parameters_as_published() -> None:
@@ -122,3 +123,11 @@ def test_only_the_scores_start_anew() -> None:
     with torch.device("meta"):
         network = PatchCNN(5)
     assert [p.shape[0] for p in network.head_parameters()] == [5, 5]
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 33), (5, 2), (1, 7)])
+def test_mirrors_as_numpy_does(height, width) -> None:
+    image = torch.randn(2, 3, height, width)
+    pads = ((0, 0), (0, 0), (92, 101), (7, 92))
+    expected = np.pad(image.numpy(), pads, mode="reflect")
+    assert np.array_equal(mirror_pad(image, 92, 101, 7, 92).numpy(), expected)
