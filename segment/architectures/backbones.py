@@ -124,7 +124,9 @@ class TimmBackbone(nn.Module):
         # timm refuses by whatever the network happens to raise: AssertionError, TypeError, ...
         except Exception as error:
             raise ValueError(refusal) from error
-        if features.feature_info.reduction() != [*finer, output_stride]:
+        # HRNet doubles features inside, which fits multiples of 32 only and shifts its cells.
+        doubles = name.startswith("hrnet")
+        if doubles or features.feature_info.reduction() != [*finer, output_stride]:
             raise ValueError(refusal)
         if pretrained:
             load_timm(features, name, pretrained)

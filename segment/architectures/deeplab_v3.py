@@ -98,7 +98,7 @@ class ASPP(nn.Module):
                 f"The feature map has {height}x{width} cells, so 3x3 kernels of a larger atrous "
                 f"rate have few taps that ever lie on it ({taps}); larger photos or crops have "
                 f"all nine.",
-                stacklevel=4,
+                stacklevel=2,
             )
 
 

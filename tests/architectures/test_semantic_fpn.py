@@ -190,6 +190,10 @@ def test_all_but_the_backbone_starts_anew() -> None:
         ({"width": 100}, "width is 100; give a multiple of 64"),
         ({"width": 32}, "width is 32; give a multiple of 64"),
         ({"backbone": "densenet121"}, "densenet121 has no form with an output stride of 32"),
+        (
+            {"backbone": "hrnet_w18_small"},
+            "hrnet_w18_small has no form with an output stride of 32",
+        ),
     ],
 )
 def test_refuses_what_it_cannot_build(arguments, message) -> None:
