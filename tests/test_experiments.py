@@ -48,8 +48,8 @@ def test_an_experiment_takes_a_step(path: Path, sample: Path, tmp_path: Path) ->
     # Without padding U-Net takes no less; a dilated 7x7 convolution takes a CPU minutes for more.
     crop_size = {"unet": 188, "deeplab_v1_7x7": 17}.get(path.stem, 64)
     data = {"root": sample, "taxonomy": "trash10", "sample": "null", "train": "train.json",
-            "val": "val.json", "crop_size": crop_size, "short_side": min(64, crop_size), "batch_size": 2,
-            "workers": 0}  # fmt: skip
+            "val": "val.json", "crop_size": crop_size, "short_side": min(64, crop_size),
+            "batch_size": 2, "workers": 0}  # fmt: skip
     trainer = {"max_steps": -1, "max_epochs": 1, "limit_train_batches": 0.25,
                "limit_val_batches": 0.2, "accelerator": "cpu",
                "devices": 1, "num_nodes": 1, "strategy": "auto", "precision": "32-true",
