@@ -11,25 +11,24 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from segment.architectures.layers import SegmentationNetwork
 from segment.files import write_atomically
-from segment.modules import SegmentationModule
 
 
-def multiply_adds(module: SegmentationModule, side: int = 512) -> int | None:
-    """Multiply-adds of the network for one photo of side x side pixels, counted on no data."""
-    size = module.network.valid_size(side, side)
-    was_training = module.network.training
+def multiply_adds(network: SegmentationNetwork, side: int = 512) -> int:
+    """Multiply-adds of a network for one photo of side x side pixels, counted on no data."""
+    size = network.valid_size(side, side)
+    was_training = network.training
     try:
-        network: nn.Module = module.network.eval()
+        network.eval()
         counter = FlopCounterMode(display=False)
         meta = {name: value.to("meta") for name, value in network.state_dict().items()}
         with torch.no_grad(), counter:
             torch.func.functional_call(network, meta, (torch.zeros(1, 3, *size, device="meta"),))
     finally:
-        module.network.train(was_training)
+        network.train(was_training)
     return counter.get_total_flops() // 2
 
 

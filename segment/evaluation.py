@@ -224,7 +224,7 @@ class Evaluation(Callback):
             },
             "cost": {
                 "parameters": sum(p.numel() for p in module.network.parameters()),
-                "multiply_adds_512": multiply_adds(module),
+                "multiply_adds_512": multiply_adds(module.network),
                 "seconds_per_training_step": None,
                 "seconds_per_photo_forward": _median(self.forward_seconds),
                 "peak_memory_mb": peak_memory_mb(),

@@ -119,7 +119,7 @@ class SegmentationModule(LightningModule):
             )
             if anew:
                 rank_zero_info(
-                    f"{self._weights}: has none that fit {', '.join(anew)}; new ones start."
+                    f"{self._weights}: fits all but {', '.join(anew)}, which start anew."
                 )
         if self.freeze_batch_norm:
             for parameter in self._frozen():
