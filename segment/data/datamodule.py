@@ -106,9 +106,9 @@ class TrashDataModule(LightningDataModule):
         super().__init__()
         if crop not in ("random", "object", "proposal"):
             raise ValueError(f"data.crop is {crop!r}; write 'random', 'object' or 'proposal'.")
-        _check_settings(
-            crop_size, scale, flip, colour_jitter, elastic, batch_size, workers, short_side
-        )
+        for name, value, least in (("batch_size", batch_size, 1), ("workers", workers, 0)):
+            if value < least:
+                raise ValueError(f"data.{name} is {value}; give {least} or more.")
         self.root = Path(root)
         self.files = {"train": train, "val": val, "test": test}
         self.taxonomy_source = taxonomy
@@ -127,7 +127,7 @@ class TrashDataModule(LightningDataModule):
         self.first_epoch = 0
         self.split = "val"  # what `test_dataloader` hands out
         self.coco: dict[str, CocoFile] = {}
-        self.datasets: dict[str, CocoSegmentation] = {}
+        self.datasets: dict[tuple[str, bool], CocoSegmentation] = {}  # by split, for training?
 
     def prepare_data(self) -> None:
         """Generate the embedded set, where the experiment asks for it. One process per node."""
@@ -222,18 +222,19 @@ class TrashDataModule(LightningDataModule):
         )
 
     def _dataset(self, split: str, transform: Callable | None) -> CocoSegmentation:
-        if split not in self.datasets:  # one for all loaders: it counts what it skips
-            self.datasets[split] = CocoSegmentation(self.read(split), transform, self.on_bad_photo)
-        return self.datasets[split]
+        key = split, transform is not None
+        if key not in self.datasets:  # one for all loaders: it counts what it skips
+            self.datasets[key] = CocoSegmentation(self.read(split), transform, self.on_bad_photo)
+        return self.datasets[key]
 
     def skipped(self, split: str) -> torch.Tensor:
-        """For every photo of a split, whether this process could not read it, bool (photos,)."""
-        return self.datasets[split].skipped
+        """For every photo of a split, whether evaluation could not read it, bool (photos,)."""
+        return self.datasets[split, False].skipped
 
     def teardown(self, stage: str) -> None:
         """Tell how many photos were skipped."""
-        for split in self.datasets:
-            if count := int(self.skipped(split).sum()):
+        for (split, _), dataset in self.datasets.items():
+            if count := int(dataset.skipped.sum()):
                 log.warning(f"{count} photos of {split} could not be read.")
 
     def _sampler(self, num_photos: int, *, shuffle: bool) -> PhotoSampler:
@@ -274,34 +275,3 @@ class TrashDataModule(LightningDataModule):
 def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
-
-
-def _check_settings(
-    crop_size: int,
-    scale: tuple[float, float],
-    flip: float,
-    colour_jitter: float,
-    elastic: float,
-    batch_size: int,
-    workers: int,
-    short_side: int | None,
-) -> None:
-    rules = {
-        f"data.crop_size is {crop_size}; give at least 1 pixel": crop_size < 1,
-        f"data.scale is {scale}; give two factors, 0 < smallest <= largest": not (
-            0 < scale[0] <= scale[1]
-        ),
-        f"data.flip is {flip}; give a probability from 0 to 1": not 0 <= flip <= 1,
-        f"data.colour_jitter is {colour_jitter}; give a strength from 0 to 1": not (
-            0 <= colour_jitter <= 1
-        ),
-        f"data.elastic is {elastic}; give 0 pixels or more": elastic < 0,
-        f"data.batch_size is {batch_size}; give at least 1": batch_size < 1,
-        f"data.workers is {workers}; give 0 or more": workers < 0,
-        f"data.short_side is {short_side}; give at least 1 pixel, or null for each photo's own": (
-            short_side is not None and short_side < 1
-        ),
-    }
-    for message, broken in rules.items():
-        if broken:
-            raise ValueError(f"{message}.")

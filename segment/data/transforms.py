@@ -84,7 +84,27 @@ def training_transform(
         colour_jitter: Strength from 0 (off) to 1 of brightness, contrast and saturation changes;
             a tenth of it is the hue's.
         elastic: Standard deviation of an elastic deformation in pixels; 0 is none.
+
+    Raises:
+        ValueError: A setting makes no sense.
     """
+    rules = {
+        f"data.crop_size is {crop_size}; give at least 1 pixel": crop_size < 1,
+        f"data.scale is {scale}; give two factors, 0 < smallest <= largest": not (
+            0 < scale[0] <= scale[1]
+        ),
+        f"data.flip is {flip}; give a probability from 0 to 1": not 0 <= flip <= 1,
+        f"data.colour_jitter is {colour_jitter}; give a strength from 0 to 1": not (
+            0 <= colour_jitter <= 1
+        ),
+        f"data.elastic is {elastic}; give 0 pixels or more": elastic < 0,
+        f"data.short_side is {short_side}; give at least 1 pixel, or null for each photo's own": (
+            short_side is not None and short_side < 1
+        ),
+    }
+    for message, broken in rules.items():
+        if broken:
+            raise ValueError(f"{message}.")
     fill: dict[Any, Any] = {tv_tensors.Image: 0, tv_tensors.Mask: IGNORE}
     steps: list[nn.Module] = [
         RandomScale(short_side, *scale),

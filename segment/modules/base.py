@@ -99,9 +99,8 @@ class SegmentationModule(LightningModule):
         self.taxonomy: Taxonomy | None = None
         self.short_side: int | None = None
         self.trained_on: dict[str, str] = {}  # sha256 of the annotation files, by split
-        self.register_buffer(
-            "class_weights", weights_of(class_weights, num_classes), persistent=False
-        )
+        weighting = weights_of(class_weights, num_classes)
+        self.register_buffer("class_weights", weighting, persistent=False)
 
     def wrap(self, network: SegmentationNetwork) -> None:
         """Take the network, its normalization and, where asked for, its starting weights."""

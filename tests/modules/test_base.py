@@ -142,7 +142,10 @@ def test_weights_of_another_architecture_are_refused(tiny_run: Path) -> None:
         (None, "no such checkpoint"),
         (b"not a checkpoint", "cannot be read safely|be read safely"),
         ({"a": torch.zeros(1)}, "not a checkpoint of this framework"),
-        ({"segment": {"class_name": "Unknown"}, "state_dict": {}}, "does not have; it has DeconvNetModule"),
+        (
+            {"segment": {"class_name": "Unknown"}, "state_dict": {}},
+            "does not have; it has DeconvNetModule",
+        ),
     ],
 )
 def test_files_that_are_no_checkpoints(content: object, message: str, tmp_path: Path) -> None:
