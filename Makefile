@@ -8,8 +8,8 @@ CONFIG ?= experiments/deeplab_crf.yaml
 ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
-# One process per core; a file's tests stay together, because they share its runs.
-PARALLEL := --numprocesses auto --dist loadfile
+# One process per core; an idle one takes over tests that another still has before it.
+PARALLEL := --numprocesses auto --dist worksteal
 
 .PHONY: fit test lint test-lowest clean
 

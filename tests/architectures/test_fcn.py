@@ -142,8 +142,8 @@ def test_pools_are_as_large_as_caffe_s(pixels, pools, scores) -> None:
     ],
 )
 def test_padded_layer_by_layer_it_takes_sizes_on_which_nothing_is_cropped(arguments, valid) -> None:
+    network = FCN(3, **{"stride": 8, **arguments}).to("meta")
     with torch.device("meta"):
-        network = FCN(3, **{"stride": 8, **arguments})
         assert network.valid_size(375, 500) == valid
         assert network.valid_size(*valid) == valid
         assert network(torch.zeros(1, 3, *valid)).shape == (1, 3, *valid)
