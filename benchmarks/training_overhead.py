@@ -25,6 +25,7 @@ os.environ["WANDB_SILENT"] = "true"
 import torch
 import wandb
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from segment.architectures.layers import SegmentationNetwork
@@ -103,7 +104,7 @@ def framework(config: str, module: SegmentationModule, steps: int, extra: list[s
         cli = SegmentCLI(args, "fit", _arguments)
         cli.start_run(None)
         clock = Clock()
-        kept = [c for c in cli.trainer.callbacks if type(c).__name__ != "ModelCheckpoint"]
+        kept = [c for c in cli.trainer.callbacks if not isinstance(c, ModelCheckpoint)]
         cli.trainer.callbacks = [*kept, clock]
         cli.trainer.fit(module, datamodule=cli.datamodule)
         wandb.finish()  # else it goes on watching the machine beside the next round

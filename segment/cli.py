@@ -35,6 +35,7 @@ from segment.files import write_atomically
 from segment.modules import SegmentationModule
 from segment.runs import (
     AtomicCheckpointIO,
+    RunCheckpoint,
     SaveInterrupted,
     config_of,
     hold,
@@ -201,7 +202,7 @@ class SegmentCLI(LightningCLI):
         else:
             run = Path(self.root)  # torchrun or SLURM: rank 0 tells once they are connected
         os.environ[RUN_VARIABLE] = str(run)
-        if self.trainer.is_global_zero and resume is None:
+        if self.trainer.is_global_zero:  # also what is given beside --resume
             write_atomically(run / "config.yaml", self.resolved().encode())
         self._attach(run)
         return run
@@ -227,11 +228,11 @@ class SegmentCLI(LightningCLI):
             SaveInterrupted(folder),
             StepTimer(run),
             # One file each, always of the same name: a resumed run overwrites, never adds.
-            ModelCheckpoint(
+            RunCheckpoint(
                 folder, "best", monitor="val/miou", mode="max", enable_version_counter=False
             ),
             # Lightning's own save_last only follows the best one.
-            ModelCheckpoint(
+            RunCheckpoint(
                 folder, "last", save_on_train_epoch_end=True, enable_version_counter=False
             ),
         ]

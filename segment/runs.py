@@ -20,6 +20,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -61,6 +62,8 @@ def hold(run: Path) -> None:
             f"{run}: another process is writing there; wait until it ends, or stop it."
         ) from error
     _HELD.append(file)  # the lock goes with the open file
+    # Loader processes outlive a killed parent for seconds, and would hold the lock as long.
+    os.register_at_fork(after_in_child=file.close)
 
 
 def checkpoint_of(run: Path, name: str = "best") -> Path:
@@ -144,6 +147,24 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             temporary.unlink(missing_ok=True)
 
 
+class RunCheckpoint(ModelCheckpoint):
+    """Lightning's, but a run folder may be moved: what it knew of its files is still true."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the scores of checkpoints, wherever the folder was when they were saved."""
+        folder = str(self.dirpath)
+
+        def moved(path: str) -> str:
+            return str(Path(folder) / Path(path).name) if path else path
+
+        state = {**state_dict, "dirpath": folder}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = moved(state.get(key, ""))
+        best = state.get("best_k_models", {})
+        state["best_k_models"] = {moved(path): score for path, score in best.items()}
+        super().load_state_dict(state)
+
+
 class SaveInterrupted(Callback):
     """Leaves `interrupted.ckpt` where Ctrl-C or an error stops a training."""
 
@@ -160,8 +181,9 @@ class SaveInterrupted(Callback):
         if fitting and trainer.global_step > 0 and alone:
             path = self.folder / "interrupted.ckpt"
             trainer.save_checkpoint(path)
+            whole = (self.folder / "last.ckpt").is_file()
+            where = "goes on from the end of the last whole epoch" if whole else "starts over"
             rank_zero_info(
                 f"Stopped in epoch {trainer.current_epoch}; its weights are in {path}. "
-                f"`python -m segment.fit --resume {self.folder.parent}` goes on from the end of "
-                f"the last whole epoch."
+                f"`python -m segment.fit --resume {self.folder.parent}` {where}."
             )

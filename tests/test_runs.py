@@ -2,12 +2,50 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from segment.files import write_json
-from segment.runs import AtomicCheckpointIO, checkpoint_of, config_of, hold, new_run
+from segment.runs import (
+    _HELD,
+    AtomicCheckpointIO,
+    RunCheckpoint,
+    checkpoint_of,
+    config_of,
+    hold,
+    new_run,
+)
+
+
+def test_a_moved_run_still_knows_its_best_score(tmp_path: Path) -> None:
+    here, there = (
+        RunCheckpoint(tmp_path / name, "best", monitor="val/miou", mode="max")
+        for name in ("here", "there")
+    )
+    path = str(tmp_path / "here" / "best.ckpt")
+    here.best_model_path = here.kth_best_model_path = path
+    here.best_model_score, here.best_k_models = torch.tensor(0.9), {path: torch.tensor(0.9)}
+    there.load_state_dict(here.state_dict())
+    assert there.best_model_score == 0.9
+    assert there.best_model_path == str(tmp_path / "there" / "best.ckpt")
+    assert list(there.best_k_models) == [str(tmp_path / "there" / "best.ckpt")]
+    there.current_score = torch.tensor(0.5)
+    assert not there.check_monitor_top_k(SimpleNamespace(strategy=OneProcess()), torch.tensor(0.5))
+
+
+class OneProcess:
+    def reduce_boolean_decision(self, decision: bool) -> bool:
+        return decision
+
+
+def test_a_worker_does_not_hold_the_run_of_its_parent(tmp_path: Path) -> None:
+    hold(tmp_path)
+    child = os.fork()
+    if child == 0:
+        os._exit(int(any(not file.closed for file in _HELD if str(tmp_path) in file.name)))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_one_process_at_a_time_writes_to_a_run(tmp_path: Path) -> None:
