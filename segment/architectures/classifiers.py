@@ -15,8 +15,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from segment.architectures.layers import zero_biases
-from segment.architectures.pretrained import Weights, first_that_works, matching, read_weights
+from segment.architectures.layers import he_normal
+from segment.architectures.pretrained import Weights, matching, torchvision_weights
 
 Padding = Literal["original", "same"]
 
@@ -50,7 +50,7 @@ class VGG16(nn.Module):
         self.features = nn.Sequential(*layers)
         self.head = Head(8 * width, 64 * width, kernel=7, padding=0 if original else 3)
         self.finer_channels, self.channels = [4 * width, 8 * width], 64 * width
-        he_normal(self)
+        he_normal(self.modules())
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """pool3, pool4 and fc7, float (N, channels, h, w) at strides 8, 16 and 32."""
@@ -93,7 +93,7 @@ class AlexNet(nn.Module):
         self.head = Head(4 * width, 64 * width, kernel=6, padding=0 if original else 3)
         self.finer_channels: list[int] = []
         self.channels = 64 * width
-        he_normal(self)
+        he_normal(self.modules())
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """fc7 alone, float (N, channels, h, w) at stride 32."""
@@ -111,14 +111,6 @@ class Head(nn.Sequential):
         self.fc7 = nn.Conv2d(channels, channels, 1)
         self.relu7 = nn.ReLU(inplace=True)
         self.drop7 = nn.Dropout(0.5)
-
-
-def he_normal(network: nn.Module) -> None:
-    """Random weights for a network that no published ones fill."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    zero_biases(network.modules())
 
 
 def convolutional(weights: Weights, fc6: str, fc7: str, kernel: int) -> Weights:
@@ -153,19 +145,11 @@ def load_torchvision(backbone: VGG16 | AlexNet, name: str, pretrained: bool | st
     """
     own = backbone.state_dict()
     ours = "backbone."
-    if isinstance(pretrained, str):
-        source = pretrained
-        weights = read_weights(pretrained)
-        if any(key.startswith(ours) for key in weights):
-            mine = {k.removeprefix(ours): v for k, v in weights.items() if k.startswith(ours)}
-            backbone.load_state_dict(matching(mine, own, source))
-            return
-    else:
-        source = f"torchvision's {name}"
-        published = torchvision.models.get_model_weights(name)["IMAGENET1K_V1"]
-        weights = first_that_works(
-            name, {published.url: lambda: published.get_state_dict(check_hash=True)}
-        )
+    weights, source = torchvision_weights(name, pretrained)
+    if any(key.startswith(ours) for key in weights):
+        mine = {k.removeprefix(ours): v for k, v in weights.items() if k.startswith(ours)}
+        backbone.load_state_dict(matching(mine, own, source))
+        return
     with torch.device("meta"):
         whole = torchvision.models.get_model(name).state_dict()
     weights = matching(weights, whole, source, ["classifier.6.weight", "classifier.6.bias"])

@@ -14,7 +14,7 @@ import torchvision
 from torch import Tensor, nn
 
 from segment.architectures.layers import SegmentationNetwork, zero_biases
-from segment.architectures.pretrained import first_that_works, matching, read_weights
+from segment.architectures.pretrained import matching, torchvision_weights
 
 LAYERS = 23  # of torchvision's `features`: VGG-16 up to conv4_3's ReLU
 
@@ -126,20 +126,12 @@ def load_trunk(trunk: nn.Sequential, pretrained: bool | str) -> None:
     Raises:
         ValueError: There are no such weights, or they are another network's.
     """
-    if isinstance(pretrained, str):
-        source = pretrained
-        weights = read_weights(pretrained)
-        if any(key.startswith("trunk.") for key in weights):
-            own = [key for key in weights if key.startswith("trunk.")]
-            mine = {key.removeprefix("trunk."): weights[key] for key in own}
-            trunk.load_state_dict(matching(mine, trunk.state_dict(), source))
-            return
-    else:
-        source = "torchvision's vgg16"
-        published = torchvision.models.VGG16_Weights.IMAGENET1K_V1
-        weights = first_that_works(
-            "vgg16", {published.url: lambda: published.get_state_dict(check_hash=True)}
-        )
+    weights, source = torchvision_weights("vgg16", pretrained)
+    if any(key.startswith("trunk.") for key in weights):
+        own = [key for key in weights if key.startswith("trunk.")]
+        mine = {key.removeprefix("trunk."): weights[key] for key in own}
+        trunk.load_state_dict(matching(mine, trunk.state_dict(), source))
+        return
     with torch.device("meta"):
         whole = torchvision.models.vgg16()
     unused = [

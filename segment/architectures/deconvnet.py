@@ -13,8 +13,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segment.architectures.layers import SegmentationNetwork
-from segment.architectures.segnet import VGG16, Decoder, Encoder, initialize, load_vgg16, scaled
+from segment.architectures.layers import SegmentationNetwork, he_normal
+from segment.architectures.segnet import VGG16, Decoder, Encoder, load_vgg16, scaled
 
 
 class DeconvBlock(nn.Sequential):
@@ -62,7 +62,7 @@ class DeconvNet(SegmentationNetwork):
             for channels in scaled(decoder, width)
         )
         self.score = nn.Conv2d(width, num_classes, 1)
-        initialize(self)
+        he_normal(self.modules())
         for layer in self.modules():
             if isinstance(layer, nn.ConvTranspose2d) or layer is self.score:
                 nn.init.normal_(layer.weight, std=0.01)

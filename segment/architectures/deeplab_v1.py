@@ -21,9 +21,8 @@ from segment.architectures.backbones import VGG16Trunk
 from segment.architectures.layers import SegmentationNetwork, zero_biases
 from segment.architectures.pretrained import (
     Weights,
-    first_that_works,
     matching,
-    read_weights,
+    torchvision_weights,
 )
 
 Variant = Literal["largefov", "4x4", "7x7", "msc_largefov"]
@@ -198,22 +197,14 @@ def load_vgg16(
     Raises:
         ValueError: There are no such weights, or they are another network's.
     """
-    if isinstance(pretrained, str):
-        source = pretrained
-        weights = read_weights(pretrained)
-        if any(key.startswith("backbone.") for key in weights):
-            own = network.state_dict()
-            new = {id(parameter) for parameter in network.head_parameters()}
-            anew = [name for name, p in network.named_parameters() if id(p) in new]
-            weights = {k: v for k, v in weights.items() if k not in anew}
-            network.load_state_dict(matching(weights, own, source, anew), strict=False)
-            return
-    else:
-        source = "torchvision's vgg16"
-        published = torchvision.models.VGG16_Weights.IMAGENET1K_V1
-        weights = first_that_works(
-            "vgg16", {published.url: lambda: published.get_state_dict(check_hash=True)}
-        )
+    weights, source = torchvision_weights("vgg16", pretrained)
+    if any(key.startswith("backbone.") for key in weights):
+        own = network.state_dict()
+        new = {id(parameter) for parameter in network.head_parameters()}
+        anew = [name for name, p in network.named_parameters() if id(p) in new]
+        weights = {k: v for k, v in weights.items() if k not in anew}
+        network.load_state_dict(matching(weights, own, source, anew), strict=False)
+        return
     with torch.device("meta"):
         whole = torchvision.models.vgg16().state_dict()
     unused = ["classifier.6.weight", "classifier.6.bias"]

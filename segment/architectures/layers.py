@@ -81,3 +81,12 @@ def zero_biases(layers: Iterable[nn.Module]) -> None:
         bias = getattr(layer, "bias", None)
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear) and bias is not None:
             nn.init.zeros_(bias)
+
+
+def he_normal(layers: Iterable[nn.Module]) -> None:
+    """Draw convolutions as He et al. do (Caffe's "msra"), and set biases to 0."""
+    layers = list(layers)
+    for layer in layers:
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+    zero_biases(layers)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, he_normal
 
 Mode = Literal["naive", "fully_convolutional", "shift_and_stitch", "dense"]
 WINDOW = 95  # pixels: 95, 92, 46, 42, 21, 18, 9, 6, 3, 1
@@ -61,10 +61,7 @@ class PatchCNN(SegmentationNetwork):
         self.layers.add_module("full", nn.Conv2d(width, 200, 3))
         self.layers.add_module("relu5", nn.ReLU(inplace=True))
         self.layers.add_module("score", nn.Conv2d(200, num_classes, 1))
-        for layer in self.layers:
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        zero_biases(self.layers)
+        he_normal(self.layers)
 
     def windows(self, image: Tensor) -> Tensor:
         """The window around every pixel, as a view that takes no memory of its own.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import timm
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from segment.architectures.layers import SegmentationNetwork
@@ -67,6 +68,27 @@ def read_weights(path: str | Path) -> Weights:
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             raise ValueError(f"{path}: {key!r} is a sparse, quantized or empty tensor.")
     return dict(content)
+
+
+def torchvision_weights(
+    name: str, pretrained: bool | str, tag: str = "IMAGENET1K_V1"
+) -> tuple[Weights, str]:
+    """The weights of a torchvision network, and what error messages call them.
+
+    Args:
+        name: Its name in torchvision.
+        pretrained: True for those that torchvision publishes, or the path of a file of weights,
+            which may be an earlier run's: the caller tells by their names.
+        tag: Which of those published.
+
+    Raises:
+        ValueError: There are no such weights.
+    """
+    if isinstance(pretrained, str):
+        return read_weights(pretrained), pretrained
+    published = torchvision.models.get_model_weights(name)[tag]
+    ways = {published.url: lambda: published.get_state_dict(check_hash=True)}
+    return first_that_works(name, ways), f"torchvision's {name}"
 
 
 def load_timm(features: nn.Module, name: str, pretrained: bool | str) -> None:

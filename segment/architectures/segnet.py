@@ -17,8 +17,8 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from segment.architectures.layers import SegmentationNetwork, zero_biases
-from segment.architectures.pretrained import first_that_works, matching, read_weights
+from segment.architectures.layers import SegmentationNetwork, he_normal
+from segment.architectures.pretrained import matching, torchvision_weights
 
 # Channels of each convolution between two pools, in units of `width` (VGG's table 1, column D).
 VGG16 = ((1, 1), (2, 2), (4, 4, 4), (8, 8, 8), (8, 8, 8))
@@ -120,7 +120,7 @@ class SegNet(SegmentationNetwork):
             for channels in scaled(decoder, width)
         )
         self.score = nn.Conv2d(width, num_classes, 3, padding=1)  # conv1_1_D
-        initialize(self)
+        he_normal(self.modules())
         if pretrained:
             load_vgg16(self, self.encoder, pretrained)
 
@@ -163,7 +163,7 @@ class SegNetBasic(SegmentationNetwork):
             for _ in range(4)
         )
         self.score = nn.Conv2d(width, num_classes, 1)
-        initialize(self)
+        he_normal(self.modules())
 
     def forward(self, image: Tensor) -> Tensor:
         """Score every pixel.
@@ -186,14 +186,6 @@ def scaled(stages: Iterable[Sequence[int]], width: int) -> list[list[int]]:
     return [[channels * width for channels in stage] for stage in stages]
 
 
-def initialize(network: nn.Module) -> None:
-    """Draw convolutions as He et al. do (Caffe's "msra"), with biases 0."""
-    for layer in network.modules():
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-    zero_biases(network.modules())
-
-
 def load_vgg16(
     network: SegmentationNetwork,
     encoder: Encoder,
@@ -213,21 +205,13 @@ def load_vgg16(
     Raises:
         ValueError: There are no such weights, or they are another network's.
     """
-    if isinstance(pretrained, str):
-        source = pretrained
-        weights = read_weights(pretrained)
-        if any(key.startswith("encoder.") for key in weights):
-            own = network.state_dict()
-            scores = [k for k in own for name in network.score_names if k.startswith(f"{name}.")]
-            weights = {k: v for k, v in weights.items() if k not in scores}
-            network.load_state_dict(matching(weights, own, source, scores), strict=False)
-            return
-    else:
-        source = "torchvision's vgg16"
-        published = torchvision.models.VGG16_Weights.IMAGENET1K_V1
-        weights = first_that_works(
-            "vgg16", {published.url: lambda: published.get_state_dict(check_hash=True)}
-        )
+    weights, source = torchvision_weights("vgg16", pretrained)
+    if any(key.startswith("encoder.") for key in weights):
+        own = network.state_dict()
+        scores = [k for k in own for name in network.score_names if k.startswith(f"{name}.")]
+        weights = {k: v for k, v in weights.items() if k not in scores}
+        network.load_state_dict(matching(weights, own, source, scores), strict=False)
+        return
     models = torchvision.models
     with torch.device("meta"):
         whole = models.vgg16_bn() if "features.1.weight" in weights else models.vgg16()

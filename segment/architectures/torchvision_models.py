@@ -20,10 +20,9 @@ from torch.nn import functional as F
 
 from segment.architectures.layers import SegmentationNetwork
 from segment.architectures.pretrained import (
-    first_that_works,
     load_weights,
     matching,
-    read_weights,
+    torchvision_weights,
 )
 
 
@@ -91,15 +90,7 @@ class _TorchvisionNetwork(SegmentationNetwork):
         return self.score_both(image)[0]
 
     def _load(self, name: str, pretrained: bool | str) -> None:
-        if isinstance(pretrained, str):
-            source = pretrained
-            weights = read_weights(pretrained)
-        else:
-            source = f"torchvision's {name}"
-            published = torchvision.models.get_model_weights(name)["COCO_WITH_VOC_LABELS_V1"]
-            weights = first_that_works(
-                name, {published.url: lambda: published.get_state_dict(check_hash=True)}
-            )
+        weights, source = torchvision_weights(name, pretrained, "COCO_WITH_VOC_LABELS_V1")
         if "fc.weight" in weights:  # a classifier: torchvision's ResNet
             classifier = ["fc.weight", "fc.bias"]
             own = self.backbone.state_dict()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, he_normal, zero_biases
 
 Upsampling = Literal[
     "nearest",
@@ -140,10 +140,7 @@ class UpsamplingNet(SegmentationNetwork):
             for (a, b), rate in zip(pairwise([*widths[::-1], width]), rates[2::-1], strict=True)
         )
         self.score = nn.Conv2d(width, num_classes, 1)
-        for layer in self.modules():
-            if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        zero_biases(self.modules())
+        he_normal(self.modules())
 
     def forward(self, image: Tensor) -> Tensor:
         """Score every pixel.
