@@ -81,9 +81,15 @@ def predict(args: Sequence[str]) -> None:
         # Without a CRF there is little to do, and native-size maps are too large to queue.
         workers = 0 if crf is None or len(photos) < 4 else default_workers()
 
+    unread: list[str] = []
+
     def jobs() -> Iterator[Job]:
         for source in tqdm(photos, unit="photo", disable=None):
-            image = read_photo(source.path)
+            try:
+                image = read_photo(source.path)
+            except ValueError as error:
+                unread.append(str(error))
+                continue
             tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
             with torch.inference_mode():
                 maps = module.probabilities(tensor)[0]
@@ -112,6 +118,8 @@ def predict(args: Sequence[str]) -> None:
         if done:  # also what Ctrl-C left
             write_lists(out, done, taxonomy)
     print(f"{len(done)} photos written to {out}")
+    if unread:
+        raise ValueError("\n".join([f"{len(unread)} photos could not be read:", *unread]))
 
 
 def _fastest() -> str:

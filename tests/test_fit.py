@@ -12,6 +12,7 @@ import timm
 import torch
 import yaml
 from conftest import Verb
+from PIL import Image
 from pycocotools import mask as rle
 from wandb_offline import read
 
@@ -227,6 +228,22 @@ def test_predict_says_what_is_missing(
     assert "Traceback" not in done.stderr
 
 
+def test_predict_names_photos_it_cannot_read_after_all_others(
+    lively_run: Path, run_verb: Verb, copied: Path, tmp_path: Path
+) -> None:
+    name = break_photo(copied, 0, cut=True)
+    out = tmp_path / "out"
+    done = run_verb("predict", copied / "train.json", "--run", lively_run, "--out", out)
+    assert done.returncode == 2
+    assert "8 photos written" in done.stdout
+    assert "1 photos could not be read" in done.stderr
+    assert name in done.stderr
+    assert len(list((out / "labels").rglob("*.png"))) == 8
+    assert not any(
+        row["file_name"] == name for row in json.loads((out / "results.json").read_text())
+    )
+
+
 def test_predict_takes_the_ids_of_a_json_of_images_alone(
     lively_run: Path, run_verb: Verb, sample: Path, tmp_path: Path
 ) -> None:
@@ -247,23 +264,29 @@ def test_predict_takes_the_ids_of_a_json_of_images_alone(
     assert {result["image_id"]: result["file_name"] for result in results} == names
 
 
+def break_photo(root: Path, place: int, cut: bool) -> str:
+    """Damage a training photo: cut it short, or lose a piece of its middle; gives its name."""
+    name = json.loads((root / "train.json").read_text())["images"][place]["file_name"]
+    with Image.open(root / name) as image:
+        image.save(root / "whole.png")  # whose gaps are noticed; a JPEG's are filled with grey
+    data = (root / "whole.png").read_bytes()
+    (root / name).write_bytes(data[: len(data) // 2] + (b"" if cut else data[-12:]))
+    return name
+
+
 @pytest.fixture
-def broken(sample: Path, tmp_path: Path) -> tuple[Path, str]:
-    """The sample set with one training photo cut short behind its header."""
-    root = tmp_path / "broken"
-    shutil.copytree(sample, root)
-    name = json.loads((root / "train.json").read_text())["images"][4]["file_name"]
-    data = (root / name).read_bytes()
-    (root / name).write_bytes(data[: len(data) // 2])
-    return root, name
+def copied(sample: Path, tmp_path: Path) -> Path:
+    """A copy of the sample set, to be damaged."""
+    return Path(shutil.copytree(sample, tmp_path / "copied"))
 
 
-def test_a_photo_that_breaks_in_mid_epoch_stops_the_run_with_its_name(
-    experiment: Path, run_verb: Verb, broken: tuple[Path, str], tmp_path: Path
+@pytest.mark.parametrize("cut", [True, False], ids=["before training", "in mid-epoch"])
+def test_a_damaged_photo_stops_the_run_with_its_name(
+    experiment: Path, run_verb: Verb, copied: Path, tmp_path: Path, cut: bool
 ) -> None:
-    root, name = broken
+    name = break_photo(copied, 4, cut)
     done = run_verb(
-        "fit", "--config", experiment, "--data.root", root, "--data.workers", "2",
+        "fit", "--config", experiment, "--data.root", copied, "--data.workers", "2",
         "--trainer.default_root_dir", tmp_path, "--trainer.logger", "false",
     )  # fmt: skip
     assert done.returncode == 2
@@ -271,12 +294,14 @@ def test_a_photo_that_breaks_in_mid_epoch_stops_the_run_with_its_name(
     assert name in said
     assert "Traceback" not in said
     assert len(said.splitlines()) <= 2
+    assert ("train.json" in said) == cut  # found while the json was checked
 
 
 def test_or_is_skipped_and_counted(
-    experiment: Path, run_verb: Verb, broken: tuple[Path, str], tmp_path: Path
+    experiment: Path, run_verb: Verb, copied: Path, tmp_path: Path
 ) -> None:
-    root = broken[0]
+    root = copied
+    break_photo(root, 4, cut=False)
     # Of two processes the second one scores this photo.
     name = json.loads((root / "val.json").read_text())["images"][1]["file_name"]
     (root / name).write_bytes((root / name).read_bytes()[:1000])

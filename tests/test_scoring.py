@@ -115,7 +115,24 @@ def test_without_a_crf_only_raw_labels_are_scored(tmp_path: Path) -> None:
 PEAK_MB = 7500
 
 
-def test_a_12_megapixel_photo_with_60_classes_fits_in_memory(tmp_path: Path) -> None:
+SCORED = """
+truth = np.kron(generator.integers(0, 61, (30, 40)).astype(np.uint8), blocks)
+ids, confidence = labels_of(maps, (3000, 4000))
+job = Job(image, truth, ids.numpy(), confidence.numpy(), small, 1, "a.jpg", 61, crf, out, "a.png")
+assert score(job).refined.confusion.sum() == 12_000_000
+"""
+PREDICTED = """
+from segment.data.taxonomy import Taxonomy
+from segment.prediction import Job, Source, write_prediction
+source = Source(out / "a.jpg", "a.jpg", 1)
+del maps
+job = Job(image, small, source, out, crf, Taxonomy.load("taco60"), False, True)
+assert sum(write_prediction(job).areas.values()) == 12_000_000
+"""
+
+
+@pytest.mark.parametrize("verb", [SCORED, PREDICTED], ids=["scored", "predicted"])
+def test_a_12_megapixel_photo_with_60_classes_fits_in_memory(tmp_path: Path, verb: str) -> None:
     code = f"""
 import resource, sys
 from pathlib import Path
@@ -131,16 +148,12 @@ crf = DenseCRF(iterations=1)
 generator = np.random.default_rng(0)
 blocks = np.ones((100, 100), np.uint8)
 image = np.kron(generator.integers(0, 256, (30, 40, 3), dtype=np.uint8), blocks[..., None])
-truth = np.kron(generator.integers(0, 61, (30, 40)).astype(np.uint8), blocks)
 with torch.inference_mode():
     maps = module.probabilities(torch.from_numpy(image).permute(2, 0, 1)[None])[0]
 assert maps.shape == (61, 3000, 4000)
-ids, confidence = labels_of(maps, (3000, 4000))
 small = at_most(maps, crf.working_size(3000, 4000)).numpy()
-job = Job(image, truth, ids.numpy(), confidence.numpy(), small, 1, "a.jpg", 61, crf,
-          Path({str(tmp_path)!r}), "a.png")
-scored = score(job)
-assert scored.refined.confusion.sum() == 12_000_000
+out = Path({str(tmp_path)!r})
+{verb}
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -235,8 +235,9 @@ class DenseCRF:
             crf = self.at_working_size(height, width)
             small = _resize(photo.transpose(2, 0, 1), size).round().astype(np.uint8)
             q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size))
-            q = _resize(q, (height, width))
-            refined[n] = q / q.sum(axis=0)
+            for map_, out in zip(q, refined[n], strict=True):  # one by one: all are gigabytes
+                out[:] = _resize(map_[None], (height, width))[0]
+            refined[n] /= refined[n].sum(axis=0)
         return refined
 
     def _mean_field(

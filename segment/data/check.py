@@ -30,7 +30,8 @@ def check(
         annotations: The files, for example one for each split.
         root: Folder that their `file_name`s start from.
         taxonomy: Classes to use; None takes each file's categories as they are.
-        decode: Whether to decode the photos. Only then are damaged ones and copies found.
+        decode: Whether to decode the photos. Only then are copies found, and damage before a
+            photo's end.
 
     Returns:
         Fatal defects first, each kind together. Annotations and classes without a pixel are of kind

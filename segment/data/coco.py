@@ -4,7 +4,7 @@ A json is read and checked once, before training; a photo's mask is painted when
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,11 +31,15 @@ class CocoFile:
         root: Folder that the `file_name`s start from. A link in it is followed anywhere.
         taxonomy: Classes to use. None takes the json's categories as they are, which in a json
             without any is the background alone: enough to predict.
-        check_photos: Whether photos must exist, at the json's size. Headers alone are read.
+        check_photos: Whether photos must exist, whole and at the json's size. Their headers and
+            ends alone are read.
+        on_bad_photo: Whether a photo that cannot be read is refused (`stop`), now or when it is
+            loaded, or stays with a warning and is loaded black and unlabelled (`skip`).
 
     Attributes:
         path: The json.
         root: Folder of the photos.
+        on_bad_photo: As given.
         taxonomy: The taxonomy given, or the one made from the categories.
         photos: The photos in the json's order.
         categories: The json's categories.
@@ -45,6 +49,7 @@ class CocoFile:
 
     Raises:
         ValueError: The data cannot be used; a line for each of the first defects, and their number.
+            Or `on_bad_photo` is neither word.
     """
 
     def __init__(
@@ -54,10 +59,14 @@ class CocoFile:
         *,
         taxonomy: Taxonomy | None = None,
         check_photos: bool = True,
+        on_bad_photo: Literal["stop", "skip"] = "stop",
     ) -> None:
-        self.path, self.root = Path(path), Path(root)
+        if on_bad_photo not in ("stop", "skip"):
+            raise ValueError(f"on_bad_photo is {on_bad_photo!r}; write 'stop' or 'skip'.")
+        self.path, self.root, self.on_bad_photo = Path(path), Path(root), on_bad_photo
         survey = Survey(self.path, self.root, taxonomy, check_photos)
-        fatal = [defect.message for defect in survey.defects if defect.fatal]
+        usable = "photo" if on_bad_photo == "skip" else None  # the kind of defect that may stay
+        fatal = [d.message for d in survey.defects if d.fatal and d.kind != usable]
         if fatal:
             more = len(fatal) - _SHOWN
             tail = [f"... and {more} more; run python -m segment.prepare check"] if more > 0 else []
@@ -68,7 +77,7 @@ class CocoFile:
         self.categories = survey.categories
         self.annotations = survey.annotations
         self.sha256 = survey.sha256
-        self.warnings = [defect.message for defect in survey.defects if not defect.fatal]
+        self.warnings = [defect.message for defect in survey.defects]
         self._annotated = survey.annotated
         self._train_ids = {c["id"]: self.taxonomy.train_id(c) for c in self.categories}
 

@@ -157,7 +157,9 @@ class TrashDataModule(LightningDataModule):
                     f"--data.{split} {split}.json."
                 )
             taxonomy = self.taxonomy if self._knows_taxonomy() or split != "train" else None
-            self.coco[split] = CocoFile(self.root / name, self.root, taxonomy=taxonomy)
+            self.coco[split] = CocoFile(
+                self.root / name, self.root, taxonomy=taxonomy, on_bad_photo=self.on_bad_photo
+            )
             for warning in self.coco[split].warnings:
                 log.warning(warning)
         return self.coco[split]
@@ -224,7 +226,7 @@ class TrashDataModule(LightningDataModule):
     def _dataset(self, split: str, transform: Callable | None) -> CocoSegmentation:
         key = split, transform is not None
         if key not in self.datasets:  # one for all loaders: it counts what it skips
-            self.datasets[key] = CocoSegmentation(self.read(split), transform, self.on_bad_photo)
+            self.datasets[key] = CocoSegmentation(self.read(split), transform)
         return self.datasets[key]
 
     def skipped(self, split: str) -> torch.Tensor:

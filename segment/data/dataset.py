@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.utils.data import Dataset
@@ -37,29 +37,17 @@ class CocoSegmentation(Dataset[Item]):
     """The photos of a COCO json, in its order.
 
     Args:
-        coco: The json, checked.
+        coco: The json, checked. Where its `on_bad_photo` is `skip`, a photo that cannot be read
+            comes back black and unlabelled, of the json's size, with one warning per process.
         transform: Called with an item, returns the item to use; None changes nothing.
-        on_bad_photo: What a photo that cannot be read costs: `stop` ends the run with its name;
-            `skip` gives a black, unlabelled photo of the json's size and logs a warning, once per
-            photo and process.
 
     Attributes:
         skipped: One flag per photo that could not be read, bool (photos,), in memory that loader
             processes share.
-
-    Raises:
-        ValueError: `on_bad_photo` is neither word.
     """
 
-    def __init__(
-        self,
-        coco: CocoFile,
-        transform: Callable[[Item], Item] | None = None,
-        on_bad_photo: Literal["stop", "skip"] = "stop",
-    ) -> None:
-        if on_bad_photo not in ("stop", "skip"):
-            raise ValueError(f"on_bad_photo is {on_bad_photo!r}; write 'stop' or 'skip'.")
-        self.coco, self.transform, self.on_bad_photo = coco, transform, on_bad_photo
+    def __init__(self, coco: CocoFile, transform: Callable[[Item], Item] | None = None) -> None:
+        self.coco, self.transform = coco, transform
         self.skipped = torch.zeros(len(coco.photos), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -100,7 +88,7 @@ class CocoSegmentation(Dataset[Item]):
         try:
             pixels = read_photo(path)
         except ValueError as error:
-            if self.on_bad_photo == "stop":
+            if self.coco.on_bad_photo == "stop":
                 raise
             if not self.skipped[index]:
                 self.skipped[index] = True

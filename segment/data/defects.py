@@ -9,7 +9,7 @@ from typing import Any
 from tqdm import tqdm
 
 from segment.data.outlines import annotation_fault, reaches_outside, short
-from segment.data.photos import MAX_PIXELS, name_fault, size_fault
+from segment.data.photos import MAX_PIXELS, check_ending, name_fault, size_fault
 from segment.data.records import Defect, Photo
 from segment.data.taxonomy import Taxonomy
 
@@ -23,7 +23,8 @@ class Survey:
         path: The json.
         root: Folder that file names start from.
         taxonomy: Classes to use; None takes the json's categories as they are.
-        check_photos: Whether photos must exist, at the json's size; their headers alone are read.
+        check_photos: Whether photos must exist, whole and at the json's size; their headers and
+            ends alone are read.
     """
 
     def __init__(
@@ -105,11 +106,9 @@ class Survey:
     def _read_images(self, images: list[dict[str, Any]]) -> None:
         names: set[PurePosixPath] = set()
         if self.check_photos and not self.root.is_dir():
-            self._found(
-                "photo", f"its photos should be in {self.root}, which is no folder; name it"
-            )
+            self._found("json", f"its photos should be in {self.root}, which is no folder; name it")
             self.check_photos = False
-        shown = tqdm(images, "photo headers", unit="photo", delay=2, disable=None)
+        shown = tqdm(images, "checking photos", unit="photo", delay=2, disable=None)
         for place, entry in enumerate(shown if self.check_photos else images):
             name = entry.get("file_name")
             who = f"photo {short(name)}" if isinstance(name, str) else f"entry {place} of `images`"
@@ -162,7 +161,9 @@ class Survey:
 
     def _check_photo(self, photo: Photo) -> None:
         try:
-            fault = size_fault(self.root / photo.file_name, photo.height, photo.width)
+            path = self.root / photo.file_name
+            fault = size_fault(path, photo.height, photo.width)
+            check_ending(path)
         except ValueError as error:
             self._found("photo", str(error).rstrip("."))
             return

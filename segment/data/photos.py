@@ -4,6 +4,7 @@ Turned as EXIF says; anything transparent is laid over white; 16-bit greys are s
 255 / 65535. Animations give their first picture. Colour profiles are not applied.
 """
 
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,8 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
+# What the last byte of a whole file says; a cut one ends in the midst of its pixels.
+_ENDINGS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB`\x82", "GIF": b";"}
 _lock = threading.RLock()
 
 
@@ -61,6 +64,24 @@ def photo_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
     """
     with _opened(path, max_pixels) as image:
         return _shown(image)
+
+
+def check_ending(path: str | Path) -> None:
+    """Refuse a photo that was cut short, as an interrupted copy leaves it.
+
+    A few bytes at the end are read. Only where they are not those of a whole file, as behind a
+    phone's motion photo, or in formats without an end mark, the photo is decoded.
+
+    Args:
+        path: As for `read_photo`.
+
+    Raises:
+        ValueError: The file is missing, truncated, too large or no such photo.
+    """
+    with _opened(path, MAX_PIXELS) as image:
+        mark = _ENDINGS.get(str(image.format))
+        if mark is None or not _tail(path).endswith(mark):
+            image.load()
 
 
 def size_fault(path: str | Path, height: int, width: int) -> str | None:
@@ -148,6 +169,13 @@ def _opened(path: str | Path, max_pixels: int) -> Iterator[Image.Image]:
 
 class _TooLargeError(ValueError):
     """A photo of more pixels than allowed; its message is complete."""
+
+
+def _tail(path: str | Path) -> bytes:
+    """The end of a file, without the zeros that some cameras fill up with."""
+    with Path(path).open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
+        return file.read().rstrip(b"\0")
 
 
 def _stored(image: Image.Image) -> tuple[int, int]:

@@ -1,5 +1,8 @@
 """What goes in, what is refused, what comes out."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -329,6 +332,32 @@ def test_a_preset_takes_changes_and_names_its_choices() -> None:
     assert DenseCRF.preset("edeconvnet", iterations=5).bilateral_width_px == 20
     with pytest.raises(ValueError, match=r"called 'deeplab'; choose from deeplab_v1, .*pydensecrf"):
         DenseCRF.preset("deeplab")
+
+
+# The probabilities and the answer are 2.9 GB each; the rest works at 1280x960 or on one map.
+PEAK_MB = 8000
+
+
+def test_a_12_megapixel_photo_with_60_classes_fits_in_memory() -> None:
+    code = """
+import resource
+import subprocess
+import sys
+
+import numpy as np
+from segment.crf import DenseCRF
+generator = np.random.default_rng(0)
+image = np.kron(
+    generator.integers(0, 256, (30, 40, 3), dtype=np.uint8), np.ones((100, 100, 1), np.uint8)
+)
+refined = DenseCRF(iterations=1)(image, np.full((61, 3000, 4000), 1 / 61, np.float32))
+assert refined.shape == (61, 3000, 4000)
+assert abs(refined.sum(dim=0) - 1).max() < 1e-5
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < PEAK_MB, done.stdout
 
 
 # Many photos

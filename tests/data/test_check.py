@@ -118,8 +118,11 @@ def test_reports_all_defects_of_all_files_grouped(tmp_path) -> None:
     words = ["check", "--annotations", a, b, "--root", tmp_path, "--json", out]
     assert main(list(map(str, words))) == 1
     assert len(json.loads((tmp_path / "out.json").read_text())["defects"]) == 4
-    # Headers alone do not show that the rest is missing.
+    # Its end alone shows that it was cut, but not that a piece of its middle is missing.
+    assert [d.kind for d in check([b], tmp_path, decode=False)] == ["photo"]
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2] + data[-12:])
     assert [d.kind for d in check([b], tmp_path, decode=False)] == []
+    assert [d.kind for d in check([b], tmp_path)] == ["photo"]
 
 
 def test_finds_annotations_and_classes_that_own_no_pixel(tmp_path) -> None:

@@ -99,6 +99,10 @@ def test_draws_pass_through_a_loader(coco: CocoFile, workers: int) -> None:
     assert (batch["image"][0] == alone["image"]).all()
 
 
+def skipping(coco: CocoFile) -> CocoFile:
+    return CocoFile(coco.path, coco.root, on_bad_photo="skip")
+
+
 def test_a_photo_that_cannot_be_read_stops_by_name(coco: CocoFile) -> None:
     coco.photo_path(coco.photos[1]).write_bytes(b"gone")
     with pytest.raises(ValueError, match=r"b.png: not a photo"):
@@ -109,7 +113,11 @@ def test_or_is_skipped_black_and_unlabelled_with_one_warning(
     coco: CocoFile, caplog: pytest.LogCaptureFixture
 ) -> None:
     coco.photo_path(coco.photos[1]).unlink()
-    dataset = CocoSegmentation(coco, on_bad_photo="skip")
+    told = (
+        f"{coco.photo_path(coco.photos[1])}: no such photo; restore the file or correct the path."
+    )
+    assert skipping(coco).warnings == [f"{coco.path}: {told}"]
+    dataset = CocoSegmentation(skipping(coco))
     with caplog.at_level(logging.WARNING):
         items = [dataset[1], dataset[1]]
     assert (items[0]["image"] == 0).all()
@@ -117,18 +125,16 @@ def test_or_is_skipped_black_and_unlabelled_with_one_warning(
     assert (items[0]["image"].shape, items[0]["mask"].shape) == ((3, 6, 9), (6, 9))
     assert (items[0]["image"].dtype, items[0]["mask"].dtype) == (torch.uint8, torch.int64)
     assert (items[0]["image_id"], int(dataset.skipped.sum())) == (0, 1)
-    assert [record.message for record in caplog.records] == [
-        f"skipping a photo: {coco.photo_path(coco.photos[1])}: no such photo; restore the file or "
-        f"correct the path."
-    ]
+    assert [record.message for record in caplog.records] == [f"skipping a photo: {told}"]
 
 
 def test_a_photo_changed_since_the_check_is_refused_even_when_skipping(coco: CocoFile) -> None:
+    changed = skipping(coco)
     Image.new("RGB", (6, 9)).save(coco.photo_path(coco.photos[0]))
     with pytest.raises(ValueError, match=r"a.png: is 9x6 \(height x width\), and 6x9 in"):
-        CocoSegmentation(coco, on_bad_photo="skip")[0]
+        CocoSegmentation(changed)[0]
 
 
 def test_on_bad_photo_is_one_of_two_words(coco: CocoFile) -> None:
     with pytest.raises(ValueError, match=r"on_bad_photo is 'ignore'; write 'stop' or 'skip'"):
-        CocoSegmentation(coco, on_bad_photo="ignore")  # type: ignore[arg-type]
+        CocoFile(coco.path, coco.root, on_bad_photo="ignore")  # type: ignore[arg-type]

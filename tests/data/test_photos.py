@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image, ImageFile, ImageOps
 
-from segment.data.photos import photo_size, read_photo, size_fault
+from segment.data.photos import check_ending, photo_size, read_photo, size_fault
 
 
 def picture(height: int = 5, width: int = 9) -> Image.Image:
@@ -118,8 +118,32 @@ def test_a_truncated_photo_is_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"photo.{suffix}"
     picture(64, 64).save(path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(ValueError, match=rf"photo.{suffix}: .*(copy the photo|convert it)"):
-        read_photo(path)
+    for refuse in (read_photo, check_ending):
+        with pytest.raises(ValueError, match=rf"photo.{suffix}: .*(copy the photo|convert it)"):
+            refuse(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp", "gif"])
+@pytest.mark.parametrize("behind", [b"", b"\0" * 100, b"a motion photo's film"])
+def test_a_whole_photo_has_a_sound_ending(tmp_path: Path, suffix: str, behind: bytes) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    picture(64, 64).save(path)
+    path.write_bytes(path.read_bytes() + behind)
+    check_ending(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif"])
+def test_the_ending_is_read_without_decoding(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    picture(64, 64).save(path)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+    check_ending(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"<svg/>", b"%!PS-Adobe-3.0 EPSF-3.0\n", b"\x00" * 999])
