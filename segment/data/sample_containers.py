@@ -71,7 +71,7 @@ def metal(rng: np.random.Generator) -> Thing:
         for _ in range(4):
             at, wide = patch.rng.uniform(-0.9, 0.9), patch.rng.uniform(0.03, 0.1)
             glare = np.exp(-(((across - np.float32(at)) / np.float32(wide)) ** 2))
-            light = light + np.float32(patch.rng.choice([0.9, 0.6, -0.45])) * glare
+            light += np.float32(patch.rng.choice([0.9, 0.6, -0.45])) * glare
         light = light + 0.08 * patch.noise((1.5, 0.06), 2)
         steel = shaded(np.array([176, 180, 186], np.float32), light)
         print_ = shaded(patch.colour, light)
@@ -80,7 +80,7 @@ def metal(rng: np.random.Generator) -> Thing:
         wave = 0.18 * np.sin(across * 3 + np.float32(patch.rng.uniform(0, 6)))
         can = mixed(np.abs(patch.v - wave) < 0.2, band, can)
         lid = np.sqrt((across / 0.9) ** 2 + ((patch.v + 0.78) / 0.2) ** 2)
-        rings = 0.85 + 0.25 * np.sin(lid * 16)
+        rings = np.float32(0.85) + np.float32(0.25) * np.sin(lid * 16)
         can = mixed(lid < 1, shaded(np.array([190, 193, 198], np.float32), rings), can)
         return mixed((lid < 0.45) & (np.abs(across) < 0.2), steel * np.float32(0.45), can)
 
