@@ -188,6 +188,13 @@ class SegmentCLI(LightningCLI):
 
     def start_run(self, resume: Path | None) -> Path:
         """Make (or take up) the run folder and attach what a training writes to it."""
+        trainer = self.trainer
+        on_cpu = trainer.strategy.root_device.type == "cpu"
+        if self.config.trainer.sync_batchnorm and trainer.world_size > 1 and on_cpu:
+            raise ValueError(
+                "trainer.sync_batchnorm: torch synchronizes norms between GPUs only, and this run "
+                "is on CPUs; leave it out, or freeze the norms."
+            )
         given = os.environ.get(RUN_VARIABLE)
         if given is not None and "LOCAL_RANK" in os.environ:
             run = Path(given)  # Lightning started this process for one that made the folder

@@ -78,7 +78,7 @@ def tiny_run(experiment: Path, run_verb: Verb, tmp_path_factory: pytest.TempPath
     done = run_verb("fit", "--config", experiment, "--trainer.default_root_dir", root)
     assert done.returncode == 0, done.stderr
     (run,) = (root / "tiny").iterdir()
-    (run / "stdout.txt").write_text(done.stdout)
+    (run / "output.txt").write_text(done.stdout + done.stderr)
     return run
 
 

@@ -2,7 +2,10 @@
 
 import gzip
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
@@ -94,13 +97,15 @@ def test_label_pngs_and_per_photo_counts_give_the_same_scores(
 
 
 def test_prints_one_table(tiny_run: Path) -> None:
-    out = (tiny_run / "stdout.txt").read_text()
+    out = (tiny_run / "output.txt").read_text()
     assert "raw  refined   change" in out
     for word in ("Battery", "mean IoU", "boundary F1", "s per photo", "chose the checkpoint"):
         assert word in out
+    assert f"`wandb sync {tiny_run}/wandb/offline-run-*` upload it" in out  # no key, no questions
+    assert "tuned the CRF" not in out
 
 
-def test_wandb_has_scores_masks_and_configuration(tiny_run: Path) -> None:
+def test_wandb_has_scores_masks_and_configuration(tiny_run: Path, sample: Path) -> None:
     logged = read(tiny_run)
     keys = {key for row in logged["history"] for key in row}
     assert {"train/loss", "val/miou", "val/iou/Paper", "photos/count"} <= keys
@@ -113,11 +118,16 @@ def test_wandb_has_scores_masks_and_configuration(tiny_run: Path) -> None:
     assert photos["photos/count"] == 4
     assert all(masks.keys() == {"true", "raw", "refined"} for masks in photos["photos/all_masks"])
     stored = {str(path.relative_to(path.parents[3])): path for path in logged["media"]}
-    for masks in photos["photos/all_masks"]:
-        for mask in masks.values():
-            shown = cv2.imread(str(stored[mask["path"]]), cv2.IMREAD_UNCHANGED)
-            assert shown.shape == (64, 64)
-            assert set(np.unique(shown)) <= {*range(11), 255}
+    coco = CocoFile(sample / "val.json", sample, taxonomy=Taxonomy.load("trash10"))
+    # The first and the last of five and two between; one epoch, so the best checkpoint's masks.
+    for place, masks in zip((0, 1, 3, 4), photos["photos/all_masks"], strict=True):
+        photo = coco.photos[place]
+        files = {name: stored[mask["path"]] for name, mask in masks.items()}
+        shown = {name: cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for name, file in files.items()}
+        assert (shown["true"] == coco.paint(photo)).all()
+        for kind in ("raw", "refined"):
+            labels = tiny_run / "labels" / kind / f"{photo.file_name}.png"
+            assert (shown[kind] == cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)).all()
 
 
 def test_evaluate_scores_a_run_again_without_changing_it(tiny_run: Path, run_verb: Verb) -> None:
@@ -132,6 +142,21 @@ def test_evaluate_scores_a_run_again_without_changing_it(tiny_run: Path, run_ver
     assert again["crf"] is None
     assert "CRF: off" in done.stdout
     assert (tiny_run / "evaluation.json").read_text() == before
+
+
+def test_evaluate_says_where_the_same_photos_tuned_the_crf(
+    tiny_run: Path, run_verb: Verb, tmp_path: Path, evaluation: dict
+) -> None:
+    sha256 = evaluation["annotations"]["sha256"]
+    done = run_verb(
+        "evaluate", "--run", tiny_run, "--out", tmp_path / "out", "--crf.tuned_on", sha256
+    )
+    assert done.returncode == 0, done.stderr
+    note = "the same photos tuned the CRF"
+    assert note in done.stdout
+    assert any(
+        note in n for n in json.loads((tmp_path / "out/evaluation.json").read_text())["notes"]
+    )
 
 
 def test_evaluate_keeps_the_checkpoint_s_classes(
@@ -339,7 +364,7 @@ def test_two_processes_score_exactly_what_one_does(
     assert done.stdout.count("IoU by class") == 1
 
 
-def test_two_processes_train_one_model(experiment: Path, run_verb: Verb, tmp_path: Path) -> None:
+def test_two_processes_write_one_run(experiment: Path, run_verb: Verb, tmp_path: Path) -> None:
     done = run_verb(
         "fit", "--config", experiment, "--trainer.default_root_dir", tmp_path,
         "--trainer.devices", "2", "--trainer.strategy", "ddp",
@@ -349,3 +374,45 @@ def test_two_processes_train_one_model(experiment: Path, run_verb: Verb, tmp_pat
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "tiny").iterdir()  # one folder, not one per process
     assert json.loads((run / "evaluation.json").read_text())["annotations"]["photos"] == 5
+
+
+def test_two_processes_of_torchrun_train_what_one_does(experiment: Path, tmp_path: Path) -> None:
+    # Where every photo has as many labelled pixels, the mean over two processes' gradients is that
+    # of one batch of both photos. Norms that stay as they are leave no other difference.
+    same = [
+        "--config", str(experiment), "--trainer.max_steps", "4", "--trainer.logger", "false",
+        "--model.init_args.freeze_batch_norm", "true", "--model.init_args.optimizer", "sgd",
+        "--data.scale", "[1, 1]", "--data.crop_size", "64", "--crf", "null",
+    ]  # fmt: skip
+    one = [sys.executable, "-m", "segment.fit", *same, "--data.batch_size", "2"]
+    two = [
+        sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+        "-m", "segment.fit", *same, "--data.batch_size", "1",
+        "--trainer.devices", "2", "--trainer.strategy", "ddp",
+    ]  # fmt: skip
+    weights = []
+    for name, words in (("one", one), ("two", two)):
+        root = tmp_path / name
+        done = subprocess.run(
+            [*words, "--trainer.default_root_dir", str(root)],
+            capture_output=True, text=True, check=False, timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        (run,) = (root / "tiny").iterdir()
+        checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        weights.append(checkpoint["state_dict"])
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=1e-5, msg=key)
+
+
+def test_norms_over_processes_without_gpus_are_refused(
+    experiment: Path, run_verb: Verb, tmp_path: Path
+) -> None:
+    done = run_verb(
+        "fit", "--config", experiment, "--trainer.default_root_dir", tmp_path,
+        "--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.sync_batchnorm", "true",
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "trainer.sync_batchnorm: torch synchronizes norms between GPUs only" in done.stderr
+    assert "Traceback" not in done.stderr
