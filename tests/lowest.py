@@ -6,8 +6,8 @@ from pathlib import Path
 
 config = configparser.ConfigParser()
 config.read(Path(__file__).parents[1] / "setup.cfg")
-needs = config["options"]["install_requires"] + config["options.extras_require"]["dev"]
-for line in needs.splitlines():
+needs = [config["options"]["install_requires"], *config["options.extras_require"].values()]
+for line in "\n".join(needs).splitlines():
     found = re.fullmatch(r"([\w-]+)(?:\[[\w,]+\])?>=([\w.]+)", line.strip())
     if found:
         print(f"{found[1]}=={found[2]}.*")
