@@ -180,7 +180,7 @@ class SegmentCLI(LightningCLI):
         if self.config.trainer.logger in (True, None):
             kwargs["logger"] = False  # Lightning's default advises to install two packages
         trainer = super().instantiate_trainer(**kwargs)
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped
         callbacks[:] = [
             CalmProgressBar() if type(one) is TQDMProgressBar else one for one in callbacks
         ]
@@ -226,7 +226,7 @@ class SegmentCLI(LightningCLI):
     def _attach(self, run: Path) -> None:
         trainer = self.trainer
         # `callbacks` holds Lightning's own ModelCheckpoint already, which would add a third file.
-        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped
         callbacks[:] = [
             one for one in callbacks if not (isinstance(one, ModelCheckpoint) and not one.dirpath)
         ]

@@ -47,7 +47,7 @@ def evaluate(
     """Score `checkpoint` on a split with the CLI's data, CRF and trainer; print and write."""
     trainer, data = cli.trainer, cli.datamodule
     scoring = Evaluation(run, out, cli.config.experiment, checkpoint, split, cli.crf, workers)
-    trainer.callbacks.append(scoring)  # type: ignore[attr-defined]
+    trainer.callbacks.append(scoring)  # type: ignore[attr-defined]  # untyped
     data.split = split
     module = load_checkpoint(checkpoint)
     if data.taxonomy_source is None and module.taxonomy is not None:

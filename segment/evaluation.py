@@ -67,7 +67,7 @@ class Evaluation(Callback):
         assert isinstance(pl_module, SegmentationModule)
         assert pl_module.taxonomy is not None
         self.out = Path(trainer.strategy.broadcast(str(self.out)))
-        self.data: TrashDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        self.data: TrashDataModule = trainer.datamodule  # type: ignore[attr-defined]  # untyped
         self.coco = self.data.read(self.split)
         self.names = {photo.id: photo.file_name for photo in self.coco.photos}
         self.taxonomy = pl_module.taxonomy

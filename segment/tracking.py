@@ -139,7 +139,7 @@ class LogPredictions(Callback):
         if tracker is None or trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, SegmentationModule)
-        dataset = trainer.datamodule.val_dataloader().dataset  # type: ignore[attr-defined]
+        dataset = trainer.datamodule.val_dataloader().dataset  # type: ignore[attr-defined]  # untyped
         shown = np.linspace(0, len(dataset) - 1, min(self.photos, len(dataset))).round()
         images = [self._image(pl_module, dataset[int(index)]) for index in dict.fromkeys(shown)]
         tracker.experiment.log(

@@ -43,7 +43,7 @@ class RecomputedBatchNorm(SegmentationModule):
         if not (self.recompute_batch_norm and fitting):
             return
         # A loader of its own: the training's may be in the middle of its epoch.
-        loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]
+        loader = trainer.datamodule.train_dataloader()  # type: ignore[attr-defined]  # untyped
         loader.sampler.set_epoch(self.current_epoch)
         length = trainer.num_training_batches
         batches = islice(loader, None if length == float("inf") else int(length))
