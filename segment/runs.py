@@ -130,21 +130,22 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write beside `path`, flush to disk, rename."""
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                with temporary.open("wb") as file:
+                    torch.save(checkpoint, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(target)
+            finally:
+                temporary.unlink(missing_ok=True)
         except (OSError, RuntimeError) as error:  # torch says RuntimeError when a disk is full
             raise ValueError(
-                f"{target}: cannot be written ({str(error).splitlines()[0]}); free some space, "
-                f"then go on with `--resume {target.parents[1]}`."
+                f"{target}: cannot be written ({str(error).splitlines()[0]}); make room or allow "
+                f"writing there, then go on with `--resume {target.parents[1]}`."
             ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
 
 class RunCheckpoint(ModelCheckpoint):

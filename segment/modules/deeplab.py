@@ -29,6 +29,11 @@ class _DeepLab(SegmentationModule):
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """Backbone at `lr`, head weights at 10x, head biases at 20x and without decay."""
+        if self.optimization.bias_lr_factor != 1:
+            raise ValueError(
+                f"model.bias_lr_factor is {self.optimization.bias_lr_factor}; DeepLab v1 and v2 "
+                f"train the head's biases at twice its rate already; leave it out."
+            )
         groups = super().parameter_groups()
         head = next(group for group in groups if group["name"] == "head")
         biases = [p for p in head["params"] if p.ndim <= 1]

@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -73,3 +74,10 @@ def test_v1_s_branches_train_at_the_classifier_s_rates() -> None:
     assert groups["head"]["lr"] == 10 * groups["backbone"]["lr"]
     assert groups["head_bias"]["lr"] == 20 * groups["backbone"]["lr"]
     assert groups["head_bias"]["weight_decay"] == 0
+
+
+def test_refuses_another_rate_for_all_biases() -> None:
+    with torch.device("meta"):
+        module = DeepLabV1Module(3, pretrained=False, bias_lr_factor=2.0)
+    with pytest.raises(ValueError, match=r"bias_lr_factor is 2.0; DeepLab v1 and v2 train"):
+        module.parameter_groups()
