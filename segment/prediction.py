@@ -172,7 +172,8 @@ def find_photos(sources: Iterable[str], root: str | None, out: Path) -> list[Sou
 def _photos_of(source: Path, root: str | None) -> Iterator[tuple[Path, str, int | None]]:
     if source.suffix == ".json":
         folder = source.parent if root is None else Path(root)
-        coco = CocoFile(source, folder, on_bad_photo="skip")  # told when its turn comes
+        # A photo that cannot be read is told when its turn comes.
+        coco = CocoFile(source, folder, on_bad_photo="skip", images_only=True)
         for photo in coco.photos:
             yield coco.photo_path(photo), photo.file_name, photo.id
     elif source.is_dir():

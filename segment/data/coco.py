@@ -35,6 +35,7 @@ class CocoFile:
             ends alone are read.
         on_bad_photo: Whether a photo that cannot be read is refused (`stop`), now or when it is
             loaded, or stays with a warning and is loaded black and unlabelled (`skip`).
+        images_only: Whether to read `images` alone, as if the json held nothing else.
 
     Attributes:
         path: The json.
@@ -60,11 +61,12 @@ class CocoFile:
         taxonomy: Taxonomy | None = None,
         check_photos: bool = True,
         on_bad_photo: Literal["stop", "skip"] = "stop",
+        images_only: bool = False,
     ) -> None:
         if on_bad_photo not in ("stop", "skip"):
             raise ValueError(f"on_bad_photo is {on_bad_photo!r}; write 'stop' or 'skip'.")
         self.path, self.root, self.on_bad_photo = Path(path), Path(root), on_bad_photo
-        survey = Survey(self.path, self.root, taxonomy, check_photos)
+        survey = Survey(self.path, self.root, taxonomy, check_photos, images_only)
         usable = "photo" if on_bad_photo == "skip" else None  # the kind of defect that may stay
         fatal = [d.message for d in survey.defects if d.fatal and d.kind != usable]
         if fatal:

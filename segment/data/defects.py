@@ -25,10 +25,16 @@ class Survey:
         taxonomy: Classes to use; None takes the json's categories as they are.
         check_photos: Whether photos must exist, whole and at the json's size; their headers and
             ends alone are read.
+        images_only: Whether to read `images` alone, whatever else the json holds.
     """
 
     def __init__(
-        self, path: Path, root: Path, taxonomy: Taxonomy | None, check_photos: bool
+        self,
+        path: Path,
+        root: Path,
+        taxonomy: Taxonomy | None,
+        check_photos: bool,
+        images_only: bool = False,
     ) -> None:
         self.path, self.root, self.check_photos = path, root, check_photos
         self.taxonomy = taxonomy
@@ -42,6 +48,8 @@ class Survey:
         content = self._read()
         if content is None:
             return
+        if images_only:
+            content = {"images": content["images"]}
         images, annotations, categories = (
             self._list(content, key) for key in ("images", "annotations", "categories")
         )
