@@ -220,15 +220,14 @@ class Survey:
         ids: Counter[int] = Counter()
         clipped: list[str] = []
         for place, annotation in enumerate(annotations):
+            before = len(self.defects)
             who = f"entry {place} of `annotations`"
             own_id = self._id(annotation, "id", who)
-            if own_id is None:
-                continue
-            ids[own_id] += 1
-            who = f"annotation {own_id}"
+            if own_id is not None:
+                ids[own_id] += 1
+                who = f"annotation {own_id}"
             image_id = self._id(annotation, "image_id", who)
             category_id = self._id(annotation, "category_id", who)
-            before = len(self.defects)
             if image_id is not None and image_id not in self._image_ids:
                 self._found(
                     "annotation",
@@ -252,7 +251,7 @@ class Survey:
                 continue
             if fault := annotation_fault(annotation, photo.height, photo.width):
                 self._found("outline", f"{who} on {photo.file_name!r} {fault}")
-            if category_id is None or len(self.defects) > before:
+            if len(self.defects) > before:
                 continue
             if reaches_outside(annotation["segmentation"], photo.height, photo.width):
                 clipped.append(f"annotation {own_id} on {photo.file_name!r}")
