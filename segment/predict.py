@@ -113,6 +113,9 @@ def predict(args: Sequence[str]) -> None:
         for job in jobs():
             done += pool.submit(job)
         done += pool.drain()
+    except KeyboardInterrupt:
+        print(f"stopped: {len(done)} of {len(photos)} photos written to {out}")
+        sys.exit(130)  # what a shell says of a program that Ctrl-C ended
     finally:
         pool.close()
         if done:  # also what Ctrl-C left

@@ -1,5 +1,10 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from segment.prediction import find_photos
 
@@ -14,3 +19,41 @@ def test_of_a_json_the_images_alone_are_read(sample: Path, tmp_path: Path) -> No
     assert {source.image_id: source.name for source in found} == {
         image["id"]: image["file_name"] for image in content["images"]
     }
+
+
+STOP = """
+import os, signal, sys
+import segment.predict
+from segment.cli_errors import user_errors
+read, at, seen = segment.predict.read_photo, int(sys.argv[1]), 0
+def striking_read(path):
+    global seen
+    seen += 1
+    if seen == at:
+        os.killpg(0, signal.SIGINT)  # as a terminal does: to the workers, too
+    return read(path)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start without it
+if __name__ == "__main__":
+    segment.predict.read_photo = striking_read
+    user_errors(lambda: segment.predict.predict(sys.argv[2:]))
+"""
+
+
+# With a worker, two photos are under way when the signal comes: they are not in the lists.
+@pytest.mark.parametrize(("workers", "at", "done"), [(0, 4, 3), (1, 4, 1)])
+def test_ctrl_c_leaves_the_lists_and_says_how_many_are_done(
+    tiny_run: Path, sample: Path, tmp_path: Path, workers: int, at: int, done: int
+) -> None:
+    stopped = subprocess.run(
+        [
+            sys.executable, "-c", STOP, str(at), str(sample / "val"), "--run", str(tiny_run),
+            "--out", str(tmp_path), "--workers", str(workers),
+        ],
+        capture_output=True, text=True, check=False, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert stopped.returncode == 130, stopped.stderr
+    assert f"stopped: {done} of 5 photos written to {tmp_path}" in stopped.stdout
+    assert "Traceback" not in stopped.stderr
+    lines = (tmp_path / "areas.csv").read_text().splitlines()[1:]
+    assert len({line.split(",")[0] for line in lines}) == done
