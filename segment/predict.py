@@ -25,7 +25,14 @@ from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.data.photos import read_photo
 from segment.modules.loading import load_checkpoint
-from segment.prediction import Job, Predicted, find_photos, write_lists, write_prediction
+from segment.prediction import (
+    Job,
+    Predicted,
+    find_photos,
+    find_unread,
+    write_lists,
+    write_prediction,
+)
 from segment.runs import checkpoint_of, read_config
 from segment.scoring import WorkerPool, at_most, default_workers
 
@@ -121,6 +128,11 @@ def predict(args: Sequence[str]) -> None:
         if done:  # also what Ctrl-C left
             write_lists(out, done, taxonomy)
     print(f"{len(done)} photos written to {out}")
+    if passed_over := find_unread(config.photos):
+        print(
+            f"{len(passed_over)} photos were passed over, in formats that are not read, beginning "
+            f"with {passed_over[0]}; convert them, for example to JPEG."
+        )
     if unread:
         raise ValueError("\n".join([f"{len(unread)} photos could not be read:", *unread]))
 

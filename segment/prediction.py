@@ -22,6 +22,8 @@ from segment.scoring import refine, write_labels
 
 # Endings of photos inside a folder; a photo named by itself may have any.
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+# Endings of photos that are not read: of phones, of newer formats, and raw ones of cameras.
+UNREAD = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 
 
 @dataclass(frozen=True)
@@ -167,6 +169,16 @@ def find_photos(sources: Iterable[str], root: str | None, out: Path) -> list[Sou
         Source(path, name, next(free) if image_id is None else image_id)
         for name, (path, image_id) in found.items()
     ]
+
+
+def find_unread(sources: Iterable[str]) -> list[Path]:
+    """Photos in folders that `find_photos` passes over, since their endings are not read."""
+    return sorted(
+        path
+        for source in map(Path, sources)
+        for path in (source.rglob("*") if source.is_dir() else ())
+        if path.suffix.lower() in UNREAD and path.is_file()
+    )
 
 
 def _photos_of(source: Path, root: str | None) -> Iterator[tuple[Path, str, int | None]]:

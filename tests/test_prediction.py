@@ -1,11 +1,13 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from segment.predict import predict
 from segment.prediction import find_photos
 
 
@@ -57,3 +59,21 @@ def test_ctrl_c_leaves_the_lists_and_says_how_many_are_done(
     assert "Traceback" not in stopped.stderr
     lines = (tmp_path / "areas.csv").read_text().splitlines()[1:]
     assert len({line.split(",")[0] for line in lines}) == done
+
+
+def test_photos_in_formats_that_are_not_read_are_counted(
+    tiny_run: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(sample / "val", photos)
+    args = [str(photos), "--run", str(tiny_run), "--crf", "null", "--out"]
+    predict([*args, str(tmp_path / "all")])
+    assert capsys.readouterr().out == f"5 photos written to {tmp_path / 'all'}\n"
+    (photos / "phone").mkdir()
+    for name in ("phone/b.HEIC", "phone/c.dng", "notes.txt"):
+        (photos / name).write_bytes(b"")
+    predict([*args, str(tmp_path / "some")])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"5 photos written to {tmp_path / 'some'}"
+    assert told[1].startswith("2 photos were passed over, in formats that are not read,")
+    assert f"beginning with {photos / 'phone' / 'b.HEIC'};" in told[1]
