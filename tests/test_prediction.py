@@ -24,7 +24,7 @@ def test_of_a_json_the_images_alone_are_read(sample: Path, tmp_path: Path) -> No
 
 
 STOP = """
-import os, signal, sys
+import os, signal, sys, time
 import segment.predict
 from segment.cli_errors import user_errors
 read, at, seen = segment.predict.read_photo, int(sys.argv[1]), 0
@@ -32,6 +32,7 @@ def striking_read(path):
     global seen
     seen += 1
     if seen == at:
+        time.sleep(1)  # until the worker is idle: that is where it would tell of Ctrl-C itself
         os.killpg(0, signal.SIGINT)  # as a terminal does: to the workers, too
     return read(path)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start without it
@@ -41,7 +42,7 @@ if __name__ == "__main__":
 """
 
 
-# With a worker, two photos are under way when the signal comes: they are not in the lists.
+# With a worker, two photos are still to be fetched when the signal comes: they are not in the lists.
 @pytest.mark.parametrize(("workers", "at", "done"), [(0, 4, 3), (1, 4, 1)])
 def test_ctrl_c_leaves_the_lists_and_says_how_many_are_done(
     tiny_run: Path, sample: Path, tmp_path: Path, workers: int, at: int, done: int
