@@ -3,7 +3,7 @@
 python -m segment.predict --run RUN photo.jpg holiday/ --out predictions
 python -m segment.predict --run RUN photo.jpg --out predictions --crf null --save_probabilities true
 
-Writes to --out:
+Writes to --out, which may hold no earlier results.json:
     labels/NAME.png      train ids, 8-bit grey
     overlays/NAME.jpg    the photo with the labels' colours
     results.json         COCO results: one RLE per photo and class present, score = mean probability
@@ -71,6 +71,11 @@ def predict(args: Sequence[str]) -> None:
     out = Path(config.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; give --out a folder.")
+    if (out / "results.json").exists():  # whose labels would stand beside lists without them
+        raise ValueError(
+            f"{out}: holds the results.json of an earlier prediction; give --out another folder, "
+            f"or delete this one."
+        )
     photos = find_photos(config.photos, config.root, out)
     module = load_checkpoint(checkpoint_of(Path(config.run), config.checkpoint))
     try:

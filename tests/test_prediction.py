@@ -78,3 +78,10 @@ def test_photos_in_formats_that_are_not_read_are_counted(
     assert told[0] == f"5 photos written to {tmp_path / 'some'}"
     assert told[1].startswith("2 photos were passed over, in formats that are not read,")
     assert f"beginning with {photos / 'phone' / 'b.HEIC'};" in told[1]
+
+
+def test_refuses_a_folder_with_earlier_results(tiny_run: Path, sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"holds the results.json of an earlier prediction; give"):
+        predict([str(sample / "val"), "--run", str(tiny_run), "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
