@@ -42,7 +42,7 @@ if __name__ == "__main__":
 """
 
 
-# With a worker, two photos are still to be fetched when the signal comes: they are not in the lists.
+# With a worker, two photos are still to be fetched when the signal comes, and are not listed.
 @pytest.mark.parametrize(("workers", "at", "done"), [(0, 4, 3), (1, 4, 1)])
 def test_ctrl_c_leaves_the_lists_and_says_how_many_are_done(
     tiny_run: Path, sample: Path, tmp_path: Path, workers: int, at: int, done: int
@@ -80,7 +80,7 @@ def test_photos_in_formats_that_are_not_read_are_counted(
     assert f"beginning with {photos / 'phone' / 'b.HEIC'};" in told[1]
 
 
-def test_refuses_a_folder_with_earlier_results(tiny_run: Path, sample: Path, tmp_path: Path) -> None:
+def test_refuses_a_folder_of_earlier_results(tiny_run: Path, sample: Path, tmp_path: Path) -> None:
     (tmp_path / "results.json").write_text("[]")
     with pytest.raises(ValueError, match=r"holds the results.json of an earlier prediction; give"):
         predict([str(sample / "val"), "--run", str(tiny_run), "--out", str(tmp_path)])
