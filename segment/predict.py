@@ -3,7 +3,7 @@
 python -m segment.predict --run RUN photo.jpg holiday/ --out predictions
 python -m segment.predict --run RUN photo.jpg --out predictions --crf null --save_probabilities true
 
-Writes to --out:
+Writes to --out, which may hold no earlier results.json:
     labels/NAME.png      train ids, 8-bit grey
     overlays/NAME.jpg    the photo with the labels' colours
     results.json         COCO results: one RLE per photo and class present, score = mean probability
@@ -25,7 +25,14 @@ from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.data.photos import read_photo
 from segment.modules.loading import load_checkpoint
-from segment.prediction import Job, Predicted, find_photos, write_lists, write_prediction
+from segment.prediction import (
+    Job,
+    Predicted,
+    find_photos,
+    find_unread,
+    write_lists,
+    write_prediction,
+)
 from segment.runs import checkpoint_of, read_config
 from segment.scoring import WorkerPool, at_most, default_workers
 
@@ -64,6 +71,11 @@ def predict(args: Sequence[str]) -> None:
     out = Path(config.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; give --out a folder.")
+    if (out / "results.json").exists():  # whose labels would stand beside lists without them
+        raise ValueError(
+            f"{out}: holds the results.json of an earlier prediction; give --out another folder, "
+            f"or delete this one."
+        )
     photos = find_photos(config.photos, config.root, out)
     module = load_checkpoint(checkpoint_of(Path(config.run), config.checkpoint))
     try:
@@ -113,11 +125,19 @@ def predict(args: Sequence[str]) -> None:
         for job in jobs():
             done += pool.submit(job)
         done += pool.drain()
+    except KeyboardInterrupt:
+        print(f"stopped: {len(done)} of {len(photos)} photos written to {out}")
+        sys.exit(130)  # what a shell says of a program that Ctrl-C ended
     finally:
         pool.close()
         if done:  # also what Ctrl-C left
             write_lists(out, done, taxonomy)
     print(f"{len(done)} photos written to {out}")
+    if passed_over := find_unread(config.photos):
+        print(
+            f"{len(passed_over)} photos were passed over, in formats that are not read, beginning "
+            f"with {passed_over[0]}; convert them, for example to JPEG."
+        )
     if unread:
         raise ValueError("\n".join([f"{len(unread)} photos could not be read:", *unread]))
 

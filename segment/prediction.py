@@ -22,6 +22,8 @@ from segment.scoring import refine, write_labels
 
 # Endings of photos inside a folder; a photo named by itself may have any.
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+# Endings of photos that are not read: of phones, of newer formats, and raw ones of cameras.
+UNREAD = {".heic", ".heif", ".avif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw"}
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,21 @@ def find_photos(sources: Iterable[str], root: str | None, out: Path) -> list[Sou
     ]
 
 
+def find_unread(sources: Iterable[str]) -> list[Path]:
+    """Photos in folders that `find_photos` passes over, since their endings are not read."""
+    return sorted(
+        path
+        for source in map(Path, sources)
+        for path in (source.rglob("*") if source.is_dir() else ())
+        if path.suffix.lower() in UNREAD and path.is_file()
+    )
+
+
 def _photos_of(source: Path, root: str | None) -> Iterator[tuple[Path, str, int | None]]:
     if source.suffix == ".json":
         folder = source.parent if root is None else Path(root)
-        coco = CocoFile(source, folder, on_bad_photo="skip")  # told when its turn comes
+        # A photo that cannot be read is told when its turn comes.
+        coco = CocoFile(source, folder, on_bad_photo="skip", images_only=True)
         for photo in coco.photos:
             yield coco.photo_path(photo), photo.file_name, photo.id
     elif source.is_dir():

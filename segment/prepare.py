@@ -69,7 +69,8 @@ def _add_check(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
         "check",
         help="find defects, and photos that stand in the data twice",
         description="Find every defect of COCO files and copies among their photos. Exit code 1 "
-        "means that training would refuse the data.",
+        "means that training would refuse the data. Without --taxonomy the first file's categories "
+        "are those of all, so name the training file first.",
         epilog="example:\n  python -m segment.prepare check --annotations data/a/train.json "
         "data/a/val.json --root data/a --taxonomy trash10 --json defects.json\n",
         formatter_class=argparse.RawDescriptionHelpFormatter,

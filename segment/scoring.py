@@ -7,6 +7,7 @@ pydensecrf holds Python's lock.
 
 import multiprocessing
 import os
+import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -156,7 +157,7 @@ class WorkerPool(Generic[Task, Result]):
         self.pending: deque[Future[Result]] = deque()
         # A fresh process, not a fork: a fork would inherit locks held by torch's threads.
         context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(workers, context, _one_thread) if workers else None
+        self.pool = ProcessPoolExecutor(workers, context, _start_worker) if workers else None
 
     def submit(self, task: Task) -> Iterator[Result]:
         """Hand in a task; yields the results that are due, oldest first."""
@@ -178,7 +179,8 @@ class WorkerPool(Generic[Task, Result]):
             self.pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends them
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
 

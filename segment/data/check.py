@@ -29,7 +29,8 @@ def check(
     Args:
         annotations: The files, for example one for each split.
         root: Folder that their `file_name`s start from.
-        taxonomy: Classes to use; None takes each file's categories as they are.
+        taxonomy: Classes to use; None takes the first file's categories for all files, as
+            training takes those of its training json.
         decode: Whether to decode the photos. Only then are copies found, and damage before a
             photo's end.
 
@@ -42,6 +43,7 @@ def check(
     entries: list[tuple[Path, str]] = []
     for path in annotations:
         survey = Survey(path, root, taxonomy, True)
+        taxonomy = survey.taxonomy if taxonomy is None else taxonomy
         defects += survey.defects
         defects += _unseen(path, root, taxonomy, survey)
         entries += [(path, photo.file_name) for photo in survey.photos if decode]

@@ -34,7 +34,9 @@ class CocoFile:
         check_photos: Whether photos must exist, whole and at the json's size. Their headers and
             ends alone are read.
         on_bad_photo: Whether a photo that cannot be read is refused (`stop`), now or when it is
-            loaded, or stays with a warning and is loaded black and unlabelled (`skip`).
+            loaded, or stays with a warning and is loaded black and unlabelled (`skip`), unless
+            no photo can be read.
+        images_only: Whether to read `images` alone, as if the json held nothing else.
 
     Attributes:
         path: The json.
@@ -60,12 +62,19 @@ class CocoFile:
         taxonomy: Taxonomy | None = None,
         check_photos: bool = True,
         on_bad_photo: Literal["stop", "skip"] = "stop",
+        images_only: bool = False,
     ) -> None:
         if on_bad_photo not in ("stop", "skip"):
             raise ValueError(f"on_bad_photo is {on_bad_photo!r}; write 'stop' or 'skip'.")
         self.path, self.root, self.on_bad_photo = Path(path), Path(root), on_bad_photo
-        survey = Survey(self.path, self.root, taxonomy, check_photos)
+        survey = Survey(self.path, self.root, taxonomy, check_photos, images_only)
         usable = "photo" if on_bad_photo == "skip" else None  # the kind of defect that may stay
+        bad = [defect for defect in survey.defects if defect.kind == "photo"]
+        if usable and bad and len(bad) == len(survey.photos):
+            first = bad[0].message.removeprefix(f"{self.path}: ")
+            raise ValueError(
+                f"{self.path}: not one of its {len(bad)} photos can be read, beginning with {first}"
+            )
         fatal = [d.message for d in survey.defects if d.fatal and d.kind != usable]
         if fatal:
             more = len(fatal) - _SHOWN

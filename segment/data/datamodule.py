@@ -137,11 +137,15 @@ class TrashDataModule(LightningDataModule):
             self._is_prepared = True  # Lightning asks again before it scores
 
     def setup(self, stage: str) -> None:
-        """Read and check the annotation files of a stage (`fit`, `validate`, `test`)."""
+        """Read and check the annotation files of a stage (`fit`, `validate`, `test`).
+
+        Raises:
+            ValueError: A file has defects, or there is nothing to learn from or to score with.
+        """
         for split in {"fit": ("train", "val"), "validate": ("val",)}.get(stage, ()):
             self.read(split)
         if "train" in self.coco and stage == "fit":
-            self._warn_of_absent_classes()
+            self._check_labels()
 
     def read(self, split: str) -> CocoFile:
         """The checked annotation file of a split.
@@ -265,9 +269,22 @@ class TrashDataModule(LightningDataModule):
             "worker_init_fn": _start_worker,
         }
 
-    def _warn_of_absent_classes(self) -> None:
-        coco = self.read("train")
-        if absent := coco.absent_classes():
+    def _check_labels(self) -> None:
+        coco, val = self.read("train"), self.read("val")
+        absent = coco.absent_classes()
+        # Behind the background, which needs no annotation.
+        objects = self.taxonomy.classes[0 if self.taxonomy.background is None else 1 :]
+        if set(objects) <= set(absent):
+            raise ValueError(
+                f"{coco.path}: no photo shows a pixel of any object, so there is nothing to learn; "
+                f"add `annotations`, of categories that the taxonomy does not ignore."
+            )
+        if not val.annotations:
+            raise ValueError(
+                f"{val.path}: no photo has an annotation, so no score could choose a checkpoint; "
+                f"add `annotations`."
+            )
+        if absent:
             log.warning(
                 f"{coco.path}: no training photo shows {', '.join(absent)}; the network cannot "
                 f"learn what it never sees, so expect an IoU of 0 there."

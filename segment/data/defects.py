@@ -25,10 +25,16 @@ class Survey:
         taxonomy: Classes to use; None takes the json's categories as they are.
         check_photos: Whether photos must exist, whole and at the json's size; their headers and
             ends alone are read.
+        images_only: Whether to read `images` alone, whatever else the json holds.
     """
 
     def __init__(
-        self, path: Path, root: Path, taxonomy: Taxonomy | None, check_photos: bool
+        self,
+        path: Path,
+        root: Path,
+        taxonomy: Taxonomy | None,
+        check_photos: bool,
+        images_only: bool = False,
     ) -> None:
         self.path, self.root, self.check_photos = path, root, check_photos
         self.taxonomy = taxonomy
@@ -42,6 +48,8 @@ class Survey:
         content = self._read()
         if content is None:
             return
+        if images_only:
+            content = {"images": content["images"]}
         images, annotations, categories = (
             self._list(content, key) for key in ("images", "annotations", "categories")
         )
@@ -212,15 +220,14 @@ class Survey:
         ids: Counter[int] = Counter()
         clipped: list[str] = []
         for place, annotation in enumerate(annotations):
+            before = len(self.defects)
             who = f"entry {place} of `annotations`"
             own_id = self._id(annotation, "id", who)
-            if own_id is None:
-                continue
-            ids[own_id] += 1
-            who = f"annotation {own_id}"
+            if own_id is not None:
+                ids[own_id] += 1
+                who = f"annotation {own_id}"
             image_id = self._id(annotation, "image_id", who)
             category_id = self._id(annotation, "category_id", who)
-            before = len(self.defects)
             if image_id is not None and image_id not in self._image_ids:
                 self._found(
                     "annotation",
@@ -244,7 +251,7 @@ class Survey:
                 continue
             if fault := annotation_fault(annotation, photo.height, photo.width):
                 self._found("outline", f"{who} on {photo.file_name!r} {fault}")
-            if category_id is None or len(self.defects) > before:
+            if len(self.defects) > before:
                 continue
             if reaches_outside(annotation["segmentation"], photo.height, photo.width):
                 clipped.append(f"annotation {own_id} on {photo.file_name!r}")

@@ -45,7 +45,7 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ValueError: The file is missing, truncated, too large or no such photo.
     """
     with _opened(path, max_pixels) as image:
-        image.load()
+        _load(image, path)
         return _rgb(image, path)
 
 
@@ -81,7 +81,7 @@ def check_ending(path: str | Path) -> None:
     with _opened(path, MAX_PIXELS) as image:
         mark = _ENDINGS.get(str(image.format))
         if mark is None or not _tail(path).endswith(mark):
-            image.load()
+            _load(image, path)
 
 
 def size_fault(path: str | Path, height: int, width: int) -> str | None:
@@ -176,6 +176,20 @@ def _tail(path: str | Path) -> bytes:
     with Path(path).open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - 4096))
         return file.read().rstrip(b"\0")
+
+
+def _load(image: Image.Image, path: str | Path) -> None:
+    """Decode; a JPEG without an end mark is refused, whose gap the decoder would fill with grey."""
+    if image.format in ("JPEG", "MPO") and not _tail(path).endswith(_ENDINGS["JPEG"]):
+        data = Path(path).read_bytes()
+        place = 2
+        while place < len(data) and data[place : place + 2] != b"\xff\xda":  # the pixels' start
+            is_marker = data[place] == 0xFF and data[place + 1 : place + 2] != b"\xff"
+            length = int.from_bytes(data[place + 2 : place + 4], "big")
+            place += 2 + length if is_marker else 1  # past a thumbnail, which has its own end mark
+        if data.find(_ENDINGS["JPEG"], place) < 0:
+            raise ValueError("cut short: a JPEG's end mark is missing")
+    image.load()
 
 
 def _stored(image: Image.Image) -> tuple[int, int]:

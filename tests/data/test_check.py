@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from segment.data.check import check, report
+from segment.data.datamodule import TrashDataModule
 from segment.data.duplicates import find_twins, take_print
 from segment.data.sample_drawing import draw_photo
 from segment.prepare import main
@@ -123,6 +124,20 @@ def test_reports_all_defects_of_all_files_grouped(tmp_path) -> None:
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2] + data[-12:])
     assert [d.kind for d in check([b], tmp_path, decode=False)] == []
     assert [d.kind for d in check([b], tmp_path)] == ["photo"]
+
+
+def test_later_files_have_the_classes_of_the_first(tmp_path) -> None:
+    train = write(tmp_path, "train.json", {"a.png": scene(0)})
+    val = write(tmp_path, "val.json", {"b.png": scene(1)})
+    content = json.loads(val.read_text())
+    content["categories"][0]["name"] = "Bottle"
+    val.write_text(json.dumps(content))
+    data = TrashDataModule(str(tmp_path))
+    with pytest.raises(ValueError, match=r"val.json: category 'Bottle' .* is not mapped") as told:
+        data.setup("fit")
+    fatal = [defect.message for defect in check([train, val], tmp_path) if defect.fatal]
+    assert fatal == [str(told.value)]
+    assert not [defect for defect in check([val], tmp_path) if defect.fatal]
 
 
 def test_finds_annotations_and_classes_that_own_no_pixel(tmp_path) -> None:

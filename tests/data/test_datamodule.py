@@ -101,6 +101,41 @@ def test_says_which_classes_no_training_photo_shows(
     assert f"no training photo shows {', '.join(absent)};" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        ("train", r"train.json: no photo shows a pixel of any object, .*; add `annotations`"),
+        ("val", r"val.json: no photo has an annotation, .*; add `annotations`"),
+    ],
+)
+@pytest.mark.parametrize("annotations", [None, []])
+def test_refuses_to_train_without_a_label(
+    sample: Path, tmp_path: Path, split: str, message: str, annotations: list | None
+) -> None:
+    shutil.copytree(sample, tmp_path / "set")
+    path = tmp_path / "set" / f"{split}.json"
+    content = json.loads(path.read_text())
+    labels = {} if annotations is None else {"annotations": annotations}
+    path.write_text(json.dumps({"images": content["images"], **labels}))
+    with pytest.raises(ValueError, match=message):
+        TrashDataModule(str(tmp_path / "set"), taxonomy="trash10").setup("fit")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_refuses_to_skip_every_photo(sample: Path, tmp_path: Path, split: str) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(sample, root)
+    *others, last = sorted((root / split).iterdir())
+    data = TrashDataModule(str(root), taxonomy="trash10", on_bad_photo="skip")
+    for path in others:
+        path.write_bytes(path.read_bytes()[:1000])
+    data.setup("fit")
+    last.unlink()
+    data = TrashDataModule(str(root), taxonomy="trash10", on_bad_photo="skip")
+    with pytest.raises(ValueError, match=rf"{split}.json: not one of its \d photos can be read"):
+        data.setup("fit")
+
+
 def test_a_split_without_a_file_says_how_to_name_one(sample: Path) -> None:
     with pytest.raises(ValueError, match=r"data\.test names no annotation file; .*--data\.test"):
         TrashDataModule(str(sample)).read("test")

@@ -211,3 +211,24 @@ def test_one_entry_may_have_several_defects(tmp_path: Path) -> None:
     assert [defect.kind for defect in defects if defect.fatal] == [
         "annotation", "annotation", "file-name", "id", "image", "outline",
     ]  # fmt: skip
+
+
+def test_an_annotation_without_an_id_has_its_other_defects_told(tmp_path: Path) -> None:
+    content = sound()
+    content["annotations"].append(
+        {"image_id": 6, "category_id": 9, "iscrowd": 5, "segmentation": SQUARE}
+    )
+    content["annotations"].append({"image_id": 5, "category_id": 1, "segmentation": [[1, 1]]})
+    path = write(tmp_path, content)
+    messages = [d.message for d in check([path], tmp_path, decode=False) if d.fatal]
+    expected = [
+        "entry 1 of `annotations` is on image id 6",
+        "entry 1 of `annotations` is of category id 9",
+        "entry 1 of `annotations`: `iscrowd` is 5",
+        "entry 1 of `annotations`: `id` is missing",
+        "entry 2 of `annotations`: `id` is missing",
+        "entry 2 of `annotations` on 'a.png'",
+    ]
+    assert len(messages) == len(expected)
+    for message, start in zip(messages, expected, strict=True):
+        assert message.startswith(f"{path}: {start}")

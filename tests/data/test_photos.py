@@ -2,6 +2,7 @@ import struct
 import threading
 import warnings
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -123,8 +124,39 @@ def test_a_truncated_photo_is_refused(tmp_path: Path, suffix: str) -> None:
             refuse(path)
 
 
+@pytest.mark.parametrize("kept", [0.5, 0.95])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_whose_rest_is_zeros_is_refused(
+    tmp_path: Path, kept: float, progressive: bool
+) -> None:
+    path, thumbnail, exif = tmp_path / "photo.jpg", BytesIO(), Image.Exif()
+    picture(16, 16).save(thumbnail, "jpeg")  # with an end mark of its own
+    exif[270] = thumbnail.getvalue()
+    picture(200, 300).save(path, progressive=progressive, exif=exif)
+    data = path.read_bytes()
+    whole = int(kept * len(data))
+    path.write_bytes(data[:whole] + bytes(len(data) - whole))
+    for refuse in (read_photo, check_ending):
+        with pytest.raises(ValueError, match=r"photo.jpg: cannot be decoded \(cut short: .*anew"):
+            refuse(path)
+
+
+def test_two_jpegs_in_one_file_are_refused_only_where_the_first_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "photo.jpg"  # as phones and stereo cameras write them
+    picture(64, 64).save(path, "MPO", save_all=True, append_images=[picture(64, 64)])
+    data = path.read_bytes()
+    for kept in (len(data), 3 * len(data) // 4):
+        path.write_bytes(data[:kept] + bytes(len(data) - kept))
+        assert read_photo(path).shape == (64, 64, 3)
+        check_ending(path)
+    path.write_bytes(data[: len(data) // 4] + bytes(3 * len(data) // 4))
+    for refuse in (read_photo, check_ending):
+        with pytest.raises(ValueError, match=r"cut short"):
+            refuse(path)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "bmp", "gif"])
-@pytest.mark.parametrize("behind", [b"", b"\0" * 100, b"a motion photo's film"])
+@pytest.mark.parametrize("behind", [b"", b"\0" * 100, b"\0" * 5000, b"a motion photo's film"])
 def test_a_whole_photo_has_a_sound_ending(tmp_path: Path, suffix: str, behind: bytes) -> None:
     path = tmp_path / f"photo.{suffix}"
     picture(64, 64).save(path)

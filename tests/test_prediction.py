@@ -1,0 +1,87 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from segment.predict import predict
+from segment.prediction import find_photos
+
+
+def test_of_a_json_the_images_alone_are_read(sample: Path, tmp_path: Path) -> None:
+    content = json.loads((sample / "val.json").read_text())
+    content["annotations"][0]["segmentation"] = []
+    content["annotations"][1]["category_id"] = 99
+    content["categories"] = {"not": "a list"}
+    (tmp_path / "val.json").write_text(json.dumps(content))
+    found = find_photos([str(tmp_path / "val.json")], str(sample), tmp_path / "out")
+    assert {source.image_id: source.name for source in found} == {
+        image["id"]: image["file_name"] for image in content["images"]
+    }
+
+
+STOP = """
+import os, signal, sys, time
+import segment.predict
+from segment.cli_errors import user_errors
+read, at, seen = segment.predict.read_photo, int(sys.argv[1]), 0
+def striking_read(path):
+    global seen
+    seen += 1
+    if seen == at:
+        time.sleep(1)  # until the worker is idle: that is where it would tell of Ctrl-C itself
+        os.killpg(0, signal.SIGINT)  # as a terminal does: to the workers, too
+    return read(path)
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs start without it
+if __name__ == "__main__":
+    segment.predict.read_photo = striking_read
+    user_errors(lambda: segment.predict.predict(sys.argv[2:]))
+"""
+
+
+# With a worker, two photos are still to be fetched when the signal comes, and are not listed.
+@pytest.mark.parametrize(("workers", "at", "done"), [(0, 4, 3), (1, 4, 1)])
+def test_ctrl_c_leaves_the_lists_and_says_how_many_are_done(
+    tiny_run: Path, sample: Path, tmp_path: Path, workers: int, at: int, done: int
+) -> None:
+    stopped = subprocess.run(
+        [
+            sys.executable, "-c", STOP, str(at), str(sample / "val"), "--run", str(tiny_run),
+            "--out", str(tmp_path), "--workers", str(workers),
+        ],
+        capture_output=True, text=True, check=False, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert stopped.returncode == 130, stopped.stderr
+    assert f"stopped: {done} of 5 photos written to {tmp_path}" in stopped.stdout
+    assert "Traceback" not in stopped.stderr
+    lines = (tmp_path / "areas.csv").read_text().splitlines()[1:]
+    assert len({line.split(",")[0] for line in lines}) == done
+
+
+def test_photos_in_formats_that_are_not_read_are_counted(
+    tiny_run: Path, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photos = tmp_path / "photos"
+    shutil.copytree(sample / "val", photos)
+    args = [str(photos), "--run", str(tiny_run), "--crf", "null", "--out"]
+    predict([*args, str(tmp_path / "all")])
+    assert capsys.readouterr().out == f"5 photos written to {tmp_path / 'all'}\n"
+    (photos / "phone").mkdir()
+    for name in ("phone/b.HEIC", "phone/c.dng", "notes.txt"):
+        (photos / name).write_bytes(b"")
+    predict([*args, str(tmp_path / "some")])
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == f"5 photos written to {tmp_path / 'some'}"
+    assert told[1].startswith("2 photos were passed over, in formats that are not read,")
+    assert f"beginning with {photos / 'phone' / 'b.HEIC'};" in told[1]
+
+
+def test_refuses_a_folder_of_earlier_results(tiny_run: Path, sample: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"holds the results.json of an earlier prediction; give"):
+        predict([str(sample / "val"), "--run", str(tiny_run), "--out", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
