@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import LayerSync
@@ -63,6 +63,20 @@ class SyncBatchNorms(LayerSync):
     def revert(self, model: nn.Module) -> nn.Module:
         """Nothing: the module is not used after its trainer."""
         return model
+
+
+class CheckCRF(Callback):
+    """Refuses a CRF that cannot refine the photos to be scored, before anything is trained."""
+
+    def __init__(self, crf: DenseCRF) -> None:
+        self.crf = crf
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hold the CRF against the number of classes and every photo's size."""
+        assert isinstance(pl_module, SegmentationModule)
+        data: TrashDataModule = trainer.datamodule  # type: ignore[attr-defined]  # untyped
+        for photo in data.read("val" if stage == "fit" else data.split).photos:
+            self.crf.check_fits(pl_module.num_classes, photo.height, photo.width)
 
 
 class SegmentParser(LightningArgumentParser):
@@ -184,6 +198,8 @@ class SegmentCLI(LightningCLI):
         callbacks[:] = [
             CalmProgressBar() if type(one) is TQDMProgressBar else one for one in callbacks
         ]
+        if self.crf is not None:
+            callbacks.insert(0, CheckCRF(self.crf))
         return trainer
 
     def start_run(self, resume: Path | None) -> Path:

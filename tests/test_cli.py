@@ -11,7 +11,9 @@ from torch import nn
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
+from segment.data.sample import make_sample
 from segment.fit import _arguments, fit
+from segment.modules import SegmentationModule
 
 
 def parse(*args: object) -> SegmentCLI:
@@ -152,6 +154,29 @@ def test_what_the_parser_would_not_mention(
     said = complaint(["--config", tmp_path / "more.yaml"])
     for word in words:
         assert word in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["--crf.compatibility", "[[0,1],[1,0]]"], "for 2 classes but the probabilities have 11"),
+        (["--crf.clip", "0.1"], "clip is 0.1"),
+        (["--crf.backend", "exact"], "120x120 pixels would take"),
+    ],
+)
+def test_a_crf_that_cannot_work_is_refused_before_training(
+    settings: list[str],
+    words: str,
+    experiment: Path,
+    tmp_path: Path,
+    complaint: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_sample(tmp_path / "set", train=3, val=1, size=120, seed=0)
+    monkeypatch.setattr(SegmentationModule, "training_step", lambda *_: pytest.fail("too late"))
+    args = ["--config", experiment, "--data.root", tmp_path / "set", "--trainer.logger", "false"]
+    said = complaint([*args, "--trainer.default_root_dir", tmp_path / "runs", *settings])
+    assert words in said
 
 
 def test_synchronized_norms_compute_what_they_did(experiment: Path) -> None:
