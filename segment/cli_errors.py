@@ -6,6 +6,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,6 +17,7 @@ import segment.modules
 from segment.files import read_yaml
 
 INNER = "\u2063"  # marks what a nested parser has explained already; never printed
+_HERE = str(Path(__file__).parent)
 
 
 def explain(message: str, parser: jsonargparse.ArgumentParser | None = None) -> str:
@@ -156,6 +158,11 @@ def user_errors(function: Callable[[], None]) -> None:
         function()
     except MisconfigurationException as error:  # what Lightning says of trainer settings
         stop(f"trainer: {str(error).splitlines()[0]}")
+    except BrokenProcessPool:
+        stop(
+            "a worker process died, likely out of memory; use --score_workers 0 (evaluate) or "
+            "--workers 0 (predict), or lower crf.max_side."
+        )
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             stop(f"{error.strerror}: free some space; `--resume RUN` goes on with a training.")
@@ -170,17 +177,21 @@ def user_errors(function: Callable[[], None]) -> None:
 
 
 def _message_for_users(error: Exception) -> str | None:
-    """The sentence of an error that this package raised, also in a loader's worker process."""
+    """The sentence of an error that this package raised, also in a worker process."""
     text = str(error)
-    here = str(Path(__file__).parent)
     if "Original Traceback" in text:  # how DataLoader hands on what a worker raised
-        raised_here = [line for line in text.splitlines() if line.strip().startswith("File ")]
-        if raised_here and here in raised_here[-1]:
-            return text.rsplit("ValueError: ", 1)[-1].strip()
-        return None
+        return text.rsplit("ValueError: ", 1)[-1].strip() if _raised_here(text) else None
+    if type(error.__cause__).__name__ == "_RemoteTraceback":  # how a process pool does
+        return text if _raised_here(str(error.__cause__)) else None
     if text.startswith("Does not validate"):  # a dataclass refused its values
         return explain(text)
     frames = traceback.extract_tb(error.__traceback__)
     if any("accelerator_connector" in frame.filename for frame in frames):
         return f"trainer: {text}"  # Lightning's word on accelerator, strategy, devices, precision
-    return text if frames and frames[-1].filename.startswith(here) else None
+    return text if frames and frames[-1].filename.startswith(_HERE) else None
+
+
+def _raised_here(printed: str) -> bool:
+    """Whether the last frame of a printed traceback lies in this package."""
+    frames = [line for line in printed.splitlines() if line.strip().startswith("File ")]
+    return bool(frames) and _HERE in frames[-1]
