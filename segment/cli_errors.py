@@ -3,6 +3,7 @@
 import difflib
 import errno
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -12,6 +13,7 @@ from typing import NoReturn
 
 import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import segment.modules
 from segment.files import read_yaml
@@ -158,6 +160,8 @@ def user_errors(function: Callable[[], None]) -> None:
         function()
     except MisconfigurationException as error:  # what Lightning says of trainer settings
         stop(f"trainer: {str(error).splitlines()[0]}")
+    except SIGTERMException:  # Lightning's would exit with 0, as if the run were complete
+        sys.exit(128 + signal.SIGTERM)
     except BrokenProcessPool:
         stop(
             "a worker process died, likely out of memory; use --score_workers 0 (evaluate) or "

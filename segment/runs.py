@@ -4,7 +4,7 @@ runs/<experiment>/<time>/
     config.yaml              everything, resolved: enough to run it again
     checkpoints/best.ckpt    highest validation mIoU
     checkpoints/last.ckpt    the end of the last finished epoch: `--resume` starts there
-    checkpoints/interrupted.ckpt   where Ctrl-C or an error stopped it
+    checkpoints/interrupted.ckpt   where Ctrl-C, SIGTERM or an error stopped it
     cost.json                seconds per training step
     evaluation.json, per_photo.jsonl.gz, labels/     the scores of best.ckpt
     wandb/                   the W&B run
@@ -166,7 +166,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class SaveInterrupted(Callback):
-    """Leaves `interrupted.ckpt` where Ctrl-C or an error stops a training."""
+    """Leaves `interrupted.ckpt` where Ctrl-C, SIGTERM or an error stops a training."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
