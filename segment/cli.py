@@ -171,6 +171,12 @@ class SegmentCLI(LightningCLI):
             own = read_config(Path(self.config.run))
             if self.config.data.root != own["data"]["root"]:
                 self.config.data.sample = None  # other photos: nothing is to be generated there
+        limit = trainer.limit_test_batches
+        if limit not in (None, 1.0):  # the parser makes a float of 1, which means all
+            raise ValueError(
+                f"trainer.limit_test_batches is {limit}, but scores are of all photos of a split; "
+                f"leave it out, or null, and for fewer photos name a json of those in data."
+            )
         self.root = trainer.default_root_dir or "runs"
         if trainer.strategy == "ddp":
             # Lightning's own waits half an hour (gloo) for a process that died.

@@ -103,6 +103,10 @@ def test_a_mistake_in_the_yaml(
         assert word in said
 
 
+def test_all_test_batches_may_be_asked_for(experiment: Path) -> None:
+    assert parse("--config", experiment, "--trainer.limit_test_batches", "1.0").trainer
+
+
 def test_a_missing_file_names_those_there_are(experiment: Path, complaint: Callable) -> None:
     said = complaint(["--config", experiment.parent / "tyni.yaml"])
     assert "tyni.yaml: no such configuration file" in said
@@ -133,6 +137,7 @@ def test_a_broken_yaml_is_named(content: str, tmp_path: Path, complaint: Callabl
         (["--model.init_args.lr", "1e30"], "so training has diverged; lower model.init_args.lr"),
         (["--model.init_args.class_weights", "[-1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"], "0 or more"),
         (["--experiment", "../../x"], "give a name, not a path"),
+        (["--trainer.limit_test_batches", "2"], "scores are of all photos"),
         (["--crf", "deeplab_v2"], "write its settings, the path of a YAML file, or null"),
     ],
 )
