@@ -26,7 +26,7 @@ from segment.crf import DenseCRF
 from segment.data.photos import read_photo
 from segment.modules.loading import load_checkpoint
 from segment.prediction import Job, Predicted, find_photos, write_lists, write_prediction
-from segment.runs import checkpoint_of, read_config
+from segment.runs import checkpoint_of, hold, read_config
 from segment.scoring import WorkerPool, at_most, default_workers
 
 
@@ -107,6 +107,7 @@ def predict(args: Sequence[str]) -> None:
                 config.save_probabilities,
             )
 
+    hold(out)
     pool: WorkerPool[Job, Predicted] = WorkerPool(write_prediction, workers)
     done: list[Predicted] = []
     try:

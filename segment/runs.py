@@ -48,11 +48,12 @@ def fresh_folder(parent: Path) -> Path:
 
 
 def hold(run: Path) -> None:
-    """Keep other processes from writing to a run folder for as long as this one lives.
+    """Keep other processes from writing to a folder for as long as this one lives; make it if new.
 
     Raises:
         ValueError: Another process does so already.
     """
+    run.mkdir(parents=True, exist_ok=True)
     file = (run / ".lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
