@@ -156,6 +156,10 @@ class SegmentCLI(LightningCLI):
                 if self.verb == "evaluate"
                 else "no experiment given; name one, for instance --config experiments/smoke.yaml."
             )
+        if self.verb == "evaluate":
+            for word in args:
+                if re.match(r"--model([.=]|$)", word):
+                    stop(f"{word}: a checkpoint says itself what its model is; leave this out.")
         check_files(args, {action.dest.split(".")[0] for action in parser._actions})
         self.config = parser.parse_args(args)
         if self.config.experiment is None:

@@ -12,6 +12,7 @@ from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.data.sample import make_sample
+from segment.evaluate import main
 from segment.fit import _arguments, fit
 from segment.modules import SegmentationModule
 
@@ -203,6 +204,16 @@ def test_synchronized_norms_compute_what_they_did(experiment: Path) -> None:
         converted = cli.trainer.strategy._layer_sync.apply(network)
         assert any(isinstance(m, nn.SyncBatchNorm) for m in converted.modules())
         torch.testing.assert_close(converted(image), before)
+
+
+def test_evaluate_takes_no_model(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(experiment.read_text())
+    with pytest.raises(SystemExit):
+        main(["--run", str(tmp_path), "--model.init_args.num_classes", "5"])
+    said = capsys.readouterr().err
+    assert said.startswith("error: --model.init_args.num_classes: a checkpoint says itself")
 
 
 def test_no_experiment(complaint: Callable) -> None:
