@@ -201,8 +201,9 @@ class SegmentCLI(LightningCLI):
         if self.config.trainer.sync_batchnorm:
             kwargs["plugins"].append(SyncBatchNorms())
             kwargs["sync_batchnorm"] = False  # Lightning's own loses activations
-        if self.config.trainer.logger in (True, None):
-            kwargs["logger"] = False  # Lightning's default advises to install two packages
+        if self.verb == "evaluate" or self.config.trainer.logger in (True, None):
+            # The log is the training's; and Lightning's default advises to install two packages.
+            kwargs["logger"] = False
         trainer = super().instantiate_trainer(**kwargs)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped
         callbacks[:] = [

@@ -12,6 +12,7 @@ from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.data.sample import make_sample
+from segment.evaluate import _arguments as evaluate_arguments
 from segment.evaluate import main
 from segment.fit import _arguments, fit
 from segment.modules import SegmentationModule
@@ -214,6 +215,16 @@ def test_evaluate_takes_no_model(
         main(["--run", str(tmp_path), "--model.init_args.num_classes", "5"])
     said = capsys.readouterr().err
     assert said.startswith("error: --model.init_args.num_classes: a checkpoint says itself")
+
+
+def test_evaluate_opens_no_wandb_run_of_its_own(experiment: Path, tmp_path: Path) -> None:
+    logged = changed(
+        experiment, tmp_path, trainer__logger={"class_path": "segment.tracking.Tracker"}
+    )
+    assert parse("--config", logged).trainer.loggers
+    logged.rename(tmp_path / "config.yaml")
+    cli = SegmentCLI(["--run", str(tmp_path)], "evaluate", evaluate_arguments)
+    assert cli.trainer.loggers == []
 
 
 def test_no_experiment(complaint: Callable) -> None:
