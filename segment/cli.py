@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import jsonargparse
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LearningRateMonitor, ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.plugins import LayerSync
@@ -63,6 +63,20 @@ class SyncBatchNorms(LayerSync):
     def revert(self, model: nn.Module) -> nn.Module:
         """Nothing: the module is not used after its trainer."""
         return model
+
+
+class CheckCRF(Callback):
+    """Refuses a CRF that cannot refine the photos to be scored, before anything is trained."""
+
+    def __init__(self, crf: DenseCRF) -> None:
+        self.crf = crf
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Hold the CRF against the number of classes and every photo's size."""
+        assert isinstance(pl_module, SegmentationModule)
+        data: TrashDataModule = trainer.datamodule  # type: ignore[attr-defined]  # untyped
+        for photo in data.read("val" if stage == "fit" else data.split).photos:
+            self.crf.check_fits(pl_module.num_classes, photo.height, photo.width)
 
 
 class SegmentParser(LightningArgumentParser):
@@ -142,6 +156,10 @@ class SegmentCLI(LightningCLI):
                 if self.verb == "evaluate"
                 else "no experiment given; name one, for instance --config experiments/smoke.yaml."
             )
+        if self.verb == "evaluate":
+            for word in args:
+                if re.match(r"--model([.=]|$)", word):
+                    stop(f"{word}: a checkpoint says itself what its model is; leave this out.")
         check_files(args, {action.dest.split(".")[0] for action in parser._actions})
         self.config = parser.parse_args(args)
         if self.config.experiment is None:
@@ -157,6 +175,12 @@ class SegmentCLI(LightningCLI):
             own = read_config(Path(self.config.run))
             if self.config.data.root != own["data"]["root"]:
                 self.config.data.sample = None  # other photos: nothing is to be generated there
+        limit = trainer.limit_test_batches
+        if limit not in (None, 1.0):  # the parser makes a float of 1, which means all
+            raise ValueError(
+                f"trainer.limit_test_batches is {limit}, but scores are of all photos of a split; "
+                f"leave it out, or null, and for fewer photos name a json of those in data."
+            )
         self.root = trainer.default_root_dir or "runs"
         if trainer.strategy == "ddp":
             # Lightning's own waits half an hour (gloo) for a process that died.
@@ -177,13 +201,16 @@ class SegmentCLI(LightningCLI):
         if self.config.trainer.sync_batchnorm:
             kwargs["plugins"].append(SyncBatchNorms())
             kwargs["sync_batchnorm"] = False  # Lightning's own loses activations
-        if self.config.trainer.logger in (True, None):
-            kwargs["logger"] = False  # Lightning's default advises to install two packages
+        if self.verb == "evaluate" or self.config.trainer.logger in (True, None):
+            # The log is the training's; and Lightning's default advises to install two packages.
+            kwargs["logger"] = False
         trainer = super().instantiate_trainer(**kwargs)
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # untyped
         callbacks[:] = [
             CalmProgressBar() if type(one) is TQDMProgressBar else one for one in callbacks
         ]
+        if self.crf is not None:
+            callbacks.insert(0, CheckCRF(self.crf))
         return trainer
 
     def start_run(self, resume: Path | None) -> Path:

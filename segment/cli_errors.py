@@ -3,19 +3,29 @@
 import difflib
 import errno
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import NoReturn
 
 import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import segment.modules
 from segment.files import read_yaml
 
 INNER = "\u2063"  # marks what a nested parser has explained already; never printed
+_HERE = str(Path(__file__).parent)
+# Where Lightning looks at settings: whatever goes wrong there, and what these raise themselves.
+_LIGHTNING_CHECKS = {
+    "connectors/accelerator_connector.py": "trainer",  # accelerator, strategy, devices, precision
+    "lightning/fabric/utilities/seed.py": "seed_everything",
+}
+_LIGHTNING_LOOPS = ("lightning/pytorch/trainer/trainer.py", "lightning/pytorch/loops/fit_loop.py")
 
 
 def explain(message: str, parser: jsonargparse.ArgumentParser | None = None) -> str:
@@ -45,6 +55,9 @@ def explain(message: str, parser: jsonargparse.ArgumentParser | None = None) -> 
         return f"{where} is {path[1]}; write its settings, the path of a YAML file, or null."
     kinds = re.findall(r"- Expected an? ([^\n]+)", text)
     value = re.search(r"Given value: ([^\n]*)", text)
+    if value and "Not a valid subclass" in text and "type: <class 'dict'>" not in text:
+        or_null = ", or null" if where == "crf" else ""
+        return f"{where} is {value[1]}; write its settings, or the path of a YAML file{or_null}."
     if where and kinds and value:  # a union: every branch says what it would take
         return f"{where} is {value[1]}; it must be of type {' or '.join(map(_plain, kinds))}."
     return " ".join([lines[0], *causes[:1]]) if where else (causes or lines)[0]
@@ -137,7 +150,10 @@ def check_files(args: Sequence[str], known: set[str]) -> None:
             content = read_yaml(path)
         except ValueError as error:
             stop(str(error))
-        for key in content:
+        for key, value in content.items():
+            nested = value is None or isinstance(value, dict) or Path(str(value)).is_file()
+            if key in ("data", "trainer") and not nested:
+                stop(f"{path}: {key} is {value!r}; write its settings, one a line, below it.")
             if key not in known:
                 near = difflib.get_close_matches(str(key), known, n=1)
                 remedy = f"write {near[0]}" if near else "remove it"
@@ -156,13 +172,20 @@ def user_errors(function: Callable[[], None]) -> None:
         function()
     except MisconfigurationException as error:  # what Lightning says of trainer settings
         stop(f"trainer: {str(error).splitlines()[0]}")
+    except SIGTERMException:  # Lightning's would exit with 0, as if the run were complete
+        sys.exit(128 + signal.SIGTERM)
+    except BrokenProcessPool:
+        stop(
+            "a worker process died, likely out of memory; use --score_workers 0 (evaluate) or "
+            "--workers 0 (predict), or lower crf.max_side."
+        )
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             stop(f"{error.strerror}: free some space; `--resume RUN` goes on with a training.")
         if error.filename is None:
             raise
         stop(f"{error.filename}: {error.strerror}.")
-    except (ValueError, ImportError) as error:
+    except (TypeError, ValueError, ImportError) as error:
         message = _message_for_users(error)
         if message is None:
             raise
@@ -170,17 +193,25 @@ def user_errors(function: Callable[[], None]) -> None:
 
 
 def _message_for_users(error: Exception) -> str | None:
-    """The sentence of an error that this package raised, also in a loader's worker process."""
+    """The sentence of an error that this package raised, also in a worker process."""
     text = str(error)
-    here = str(Path(__file__).parent)
     if "Original Traceback" in text:  # how DataLoader hands on what a worker raised
-        raised_here = [line for line in text.splitlines() if line.strip().startswith("File ")]
-        if raised_here and here in raised_here[-1]:
-            return text.rsplit("ValueError: ", 1)[-1].strip()
-        return None
+        return text.rsplit("ValueError: ", 1)[-1].strip() if _raised_here(text) else None
+    if type(error.__cause__).__name__ == "_RemoteTraceback":  # how a process pool does
+        return text if _raised_here(str(error.__cause__)) else None
     if text.startswith("Does not validate"):  # a dataclass refused its values
         return explain(text)
     frames = traceback.extract_tb(error.__traceback__)
-    if any("accelerator_connector" in frame.filename for frame in frames):
-        return f"trainer: {text}"  # Lightning's word on accelerator, strategy, devices, precision
-    return text if frames and frames[-1].filename.startswith(here) else None
+    for file, setting in _LIGHTNING_CHECKS.items():
+        if any(frame.filename.endswith(file) for frame in frames):
+            return f"{setting}: {text.strip().splitlines()[0]}"
+    if frames and frames[-1].filename.endswith(_LIGHTNING_LOOPS):
+        return f"trainer: {text.strip().splitlines()[0]}"
+    ours = frames and frames[-1].filename.startswith(_HERE)
+    return text if ours and not isinstance(error, TypeError) else None
+
+
+def _raised_here(printed: str) -> bool:
+    """Whether the last frame of a printed traceback lies in this package."""
+    frames = [line for line in printed.splitlines() if line.strip().startswith("File ")]
+    return bool(frames) and _HERE in frames[-1]

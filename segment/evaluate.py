@@ -63,7 +63,6 @@ def _free_folder(run: Path) -> Path:
     """The run's own folder, unless it holds an evaluation already: that one stays."""
     if (run / "evaluation.json").exists():
         return fresh_folder(run / "evaluations")
-    hold(run)
     return run
 
 
@@ -73,8 +72,10 @@ def main(args: Sequence[str]) -> None:
     run = Path(cli.config.run)
     checkpoint = checkpoint_of(run, cli.config.checkpoint)
     out = Path(cli.config.out or run)
-    if cli.trainer.is_global_zero and cli.config.out is None:
-        out = _free_folder(run)
+    if cli.trainer.is_global_zero:
+        if cli.config.out is None:
+            out = _free_folder(run)
+        hold(out)
     evaluate(cli, run, checkpoint, cli.config.split, out, cli.config.score_workers)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import jsonargparse
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
@@ -42,6 +43,8 @@ def fit(args: Sequence[str]) -> None:
         ckpt_path=None if start is None else str(start),
         weights_only=True,
     )
+    if cli.trainer.received_sigterm:  # in the last step, after which Lightning no longer looks
+        raise SIGTERMException
     run = Path(cli.trainer.strategy.broadcast(str(run)))
     if not any((run / "checkpoints").glob("*.ckpt")):
         raise ValueError(

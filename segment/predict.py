@@ -33,7 +33,7 @@ from segment.prediction import (
     write_lists,
     write_prediction,
 )
-from segment.runs import checkpoint_of, read_config
+from segment.runs import checkpoint_of, hold, read_config
 from segment.scoring import WorkerPool, at_most, default_workers
 
 
@@ -119,6 +119,7 @@ def predict(args: Sequence[str]) -> None:
                 config.save_probabilities,
             )
 
+    hold(out)
     pool: WorkerPool[Job, Predicted] = WorkerPool(write_prediction, workers)
     done: list[Predicted] = []
     try:

@@ -4,7 +4,7 @@ runs/<experiment>/<time>/
     config.yaml              everything, resolved: enough to run it again
     checkpoints/best.ckpt    highest validation mIoU
     checkpoints/last.ckpt    the end of the last finished epoch: `--resume` starts there
-    checkpoints/interrupted.ckpt   where Ctrl-C or an error stopped it
+    checkpoints/interrupted.ckpt   where Ctrl-C, SIGTERM or an error stopped it
     cost.json                seconds per training step
     evaluation.json, per_photo.jsonl.gz, labels/     the scores of best.ckpt
     wandb/                   the W&B run
@@ -48,11 +48,12 @@ def fresh_folder(parent: Path) -> Path:
 
 
 def hold(run: Path) -> None:
-    """Keep other processes from writing to a run folder for as long as this one lives.
+    """Keep other processes from writing to a folder for as long as this one lives; make it if new.
 
     Raises:
         ValueError: Another process does so already.
     """
+    run.mkdir(parents=True, exist_ok=True)
     file = (run / ".lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,7 +168,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class SaveInterrupted(Callback):
-    """Leaves `interrupted.ckpt` where Ctrl-C or an error stops a training."""
+    """Leaves `interrupted.ckpt` where Ctrl-C, SIGTERM or an error stops a training."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

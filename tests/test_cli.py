@@ -11,7 +11,11 @@ from torch import nn
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
+from segment.data.sample import make_sample
+from segment.evaluate import _arguments as evaluate_arguments
+from segment.evaluate import main
 from segment.fit import _arguments, fit
+from segment.modules import SegmentationModule
 
 
 def parse(*args: object) -> SegmentCLI:
@@ -81,6 +85,14 @@ def changed(experiment: Path, folder: Path, **keys: object) -> Path:
         ({"model__init_args__bakbone": "x"}, ["bakbone", "backbone"]),
         ({"trainer__max_epoch": 3}, ["max_epoch", "max_epochs"]),
         ({"modle": 3}, ["modle", "model"]),
+        ({"crf": 3}, ["crf is 3; write its settings", "null"]),
+        ({"model": 3}, ["model is 3; write its settings"]),
+        ({"data": "set"}, ["data is 'set'; write its settings"]),
+        ({"trainer": 3}, ["trainer is 3; write its settings"]),
+        ({"trainer__devices": "two"}, ["trainer: `devices`", "int > 0"]),
+        ({"trainer__val_check_interval": 5000}, ["trainer: `val_check_interval` (5000)"]),
+        ({"trainer__barebones": True}, ["trainer: `Trainer(barebones=True"]),
+        ({"seed_everything": -1}, ["seed_everything: -1 is not in bounds"]),
         ({"model__init_args__aspp": "medium"}, ["aspp", "medium", "small", "large"]),
         ({"crf__normalization": "none at all"}, ["normalization", "symmetric", "after"]),
         ({"data__batch_size": "many"}, ["data.batch_size", "many", "int"]),
@@ -99,6 +111,10 @@ def test_a_mistake_in_the_yaml(
     said = complaint(["--config", config, "--trainer.default_root_dir", tmp_path / "runs"])
     for word in words:
         assert word in said
+
+
+def test_all_test_batches_may_be_asked_for(experiment: Path) -> None:
+    assert parse("--config", experiment, "--trainer.limit_test_batches", "1.0").trainer
 
 
 def test_a_missing_file_names_those_there_are(experiment: Path, complaint: Callable) -> None:
@@ -131,6 +147,7 @@ def test_a_broken_yaml_is_named(content: str, tmp_path: Path, complaint: Callabl
         (["--model.init_args.lr", "1e30"], "so training has diverged; lower model.init_args.lr"),
         (["--model.init_args.class_weights", "[-1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"], "0 or more"),
         (["--experiment", "../../x"], "give a name, not a path"),
+        (["--trainer.limit_test_batches", "2"], "scores are of all photos"),
         (["--crf", "deeplab_v2"], "write its settings, the path of a YAML file, or null"),
     ],
 )
@@ -154,6 +171,29 @@ def test_what_the_parser_would_not_mention(
         assert word in said
 
 
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["--crf.compatibility", "[[0,1],[1,0]]"], "for 2 classes but the probabilities have 11"),
+        (["--crf.clip", "0.1"], "clip is 0.1"),
+        (["--crf.backend", "exact"], "120x120 pixels would take"),
+    ],
+)
+def test_a_crf_that_cannot_work_is_refused_before_training(
+    settings: list[str],
+    words: str,
+    experiment: Path,
+    tmp_path: Path,
+    complaint: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    make_sample(tmp_path / "set", train=3, val=1, size=120, seed=0)
+    monkeypatch.setattr(SegmentationModule, "training_step", lambda *_: pytest.fail("too late"))
+    args = ["--config", experiment, "--data.root", tmp_path / "set", "--trainer.logger", "false"]
+    said = complaint([*args, "--trainer.default_root_dir", tmp_path / "runs", *settings])
+    assert words in said
+
+
 def test_synchronized_norms_compute_what_they_did(experiment: Path) -> None:
     # EfficientNet's layers of norm and activation in one lose the activation in torch's converter.
     many = ["--trainer.devices", "2", "--trainer.strategy", "ddp"]
@@ -165,6 +205,26 @@ def test_synchronized_norms_compute_what_they_did(experiment: Path) -> None:
         converted = cli.trainer.strategy._layer_sync.apply(network)
         assert any(isinstance(m, nn.SyncBatchNorm) for m in converted.modules())
         torch.testing.assert_close(converted(image), before)
+
+
+def test_evaluate_takes_no_model(
+    experiment: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "config.yaml").write_text(experiment.read_text())
+    with pytest.raises(SystemExit):
+        main(["--run", str(tmp_path), "--model.init_args.num_classes", "5"])
+    said = capsys.readouterr().err
+    assert said.startswith("error: --model.init_args.num_classes: a checkpoint says itself")
+
+
+def test_evaluate_opens_no_wandb_run_of_its_own(experiment: Path, tmp_path: Path) -> None:
+    logged = changed(
+        experiment, tmp_path, trainer__logger={"class_path": "segment.tracking.Tracker"}
+    )
+    assert parse("--config", logged).trainer.loggers
+    logged.rename(tmp_path / "config.yaml")
+    cli = SegmentCLI(["--run", str(tmp_path)], "evaluate", evaluate_arguments)
+    assert cli.trainer.loggers == []
 
 
 def test_no_experiment(complaint: Callable) -> None:

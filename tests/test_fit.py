@@ -22,6 +22,7 @@ from wandb_offline import read
 from segment.data.coco import CocoFile
 from segment.data.taxonomy import Taxonomy
 from segment.metrics import PhotoCounts, scores_from_counts
+from segment.runs import hold
 
 KEYS = {
     "schema", "experiment", "checkpoint", "split", "annotations", "classes", "raw", "refined",
@@ -142,6 +143,18 @@ def test_evaluate_scores_a_run_again_without_changing_it(lively_run: Path, run_v
     assert again["crf"] is None
     assert "CRF: off" in done.stdout
     assert (lively_run / "evaluation.json").read_text() == before
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "predict"])
+def test_two_verbs_do_not_write_to_one_folder(
+    verb: str, tiny_run: Path, sample: Path, run_verb: Verb, tmp_path: Path
+) -> None:
+    hold(tmp_path / "out")
+    photos = [sample / "val"] if verb == "predict" else []
+    done = run_verb(verb, *photos, "--run", tiny_run, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert f"{tmp_path / 'out'}: another process is writing there" in done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
 
 
 def test_evaluate_says_where_the_same_photos_tuned_the_crf(

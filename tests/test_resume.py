@@ -16,18 +16,22 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
 
-def test_an_interrupted_run_leaves_a_checkpoint_that_can_be_scored(
-    experiment: Path, run_verb: Verb, tmp_path: Path
-) -> None:
-    stopped = subprocess.run(
-        [
-            sys.executable, "-c", KILL, "interrupt", "3", "--config", str(experiment),
-            "--trainer.default_root_dir", str(tmp_path), "--trainer.logger", "false",
-        ],
+def strike(where: str, at: int, *args: object) -> subprocess.CompletedProcess[str]:
+    """`fit`, with a signal to itself at a step (or at a save of a checkpoint)."""
+    return subprocess.run(
+        [sys.executable, "-c", KILL, where, str(at), *map(str, args)],
         capture_output=True, text=True, check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
-    assert stopped.returncode == 1
+
+
+@pytest.mark.parametrize(("signal", "at", "code"), [("interrupt", 3, 1), ("terminate", 2, 143)])
+def test_an_interrupted_run_leaves_a_checkpoint_that_can_be_scored(
+    signal: str, at: int, code: int, experiment: Path, run_verb: Verb, tmp_path: Path
+) -> None:
+    settings = ["--trainer.default_root_dir", tmp_path, "--trainer.logger", "false"]
+    stopped = strike(signal, at, "--config", experiment, *settings)
+    assert stopped.returncode == code
     (run,) = (tmp_path / "tiny").iterdir()
     assert "--resume" in stopped.stdout + stopped.stderr
     done = run_verb("evaluate", "--run", run, "--checkpoint", "interrupted", "--crf", "null")
@@ -35,9 +39,19 @@ def test_an_interrupted_run_leaves_a_checkpoint_that_can_be_scored(
     assert json.loads((run / "evaluation.json").read_text())["annotations"]["photos"] == 5
 
 
+def test_a_run_terminated_in_its_last_step_is_not_scored(experiment: Path, tmp_path: Path) -> None:
+    settings = ["--trainer.logger", "false", "--trainer.limit_val_batches", "0"]
+    root = ["--trainer.default_root_dir", tmp_path]
+    stopped = strike("terminate", 3, "--config", experiment, *settings, *root)
+    assert stopped.returncode == 143, stopped.stderr
+    (run,) = (tmp_path / "tiny").iterdir()
+    assert not (run / "evaluation.json").exists()
+
+
 KILL = """
 import os, signal, sys
 import torch
+from segment.cli_errors import user_errors
 from segment.fit import fit
 from segment.modules import SegmentationModule
 where, at = sys.argv[1], int(sys.argv[2])
@@ -47,7 +61,8 @@ def strike():
     global seen
     seen += 1
     if seen == at:
-        os.kill(os.getpid(), signal.SIGINT if where == "interrupt" else signal.SIGKILL)
+        known = {"interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+        os.kill(os.getpid(), known.get(where, signal.SIGKILL))
 save, step = torch.save, SegmentationModule.training_step
 def dying_save(content, file, *args, **kwargs):
     save(content, file, *args, **kwargs)
@@ -59,7 +74,7 @@ if where == "save":
     torch.save = dying_save
 else:
     SegmentationModule.training_step = dying_step
-fit(sys.argv[3:])
+user_errors(lambda: fit(sys.argv[3:]))
 """
 
 
@@ -70,13 +85,9 @@ def test_a_killed_and_resumed_run_ends_with_the_same_weights(
     where: str, at: int, workers: int, dropout_run: Path, dropout_config: Path,
     run_verb: Verb, tmp_path: Path,
 ) -> None:  # fmt: skip
-    killed = subprocess.run(
-        [
-            sys.executable, "-c", KILL, where, str(at), "--config", str(dropout_config),
-            "--data.workers", str(workers), "--trainer.default_root_dir", str(tmp_path),
-        ],
-        capture_output=True, text=True, check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    killed = strike(
+        where, at, "--config", dropout_config, "--data.workers", workers,
+        "--trainer.default_root_dir", tmp_path,
     )  # fmt: skip
     assert killed.returncode == -9, killed.stderr
     (run,) = (tmp_path / "dropout").iterdir()

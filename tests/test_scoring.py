@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.labels import labels_of
+from segment.runs import checkpoint_of
 from segment.scoring import Job, WorkerPool, refine, score
 
 
@@ -95,6 +98,30 @@ def test_workers_give_what_one_process_gives_in_order(tmp_path: Path) -> None:
         assert one.refined.to_json() == other.refined.to_json()
     written = cv2.imread(str(tmp_path / "2" / "raw" / "a" / "3.jpg.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(written, ids_of(maps(4, 10, 12), (40, 50)))
+
+
+def refuse_or_die(number: int) -> None:
+    if number:
+        os._exit(1)
+    checkpoint_of(Path("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0, "nowhere: no checkpoint 'best'; the run has not written one yet."),
+        (1, "a worker process died, likely out of memory; use --score_workers 0"),
+    ],
+)
+def test_what_a_worker_refuses_reaches_the_user(
+    number: int, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = WorkerPool(refuse_or_die, 1)
+    with pytest.raises(SystemExit) as stopped:
+        user_errors(lambda: [*pool.submit(number), *pool.drain()])
+    pool.close()
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {words}")
 
 
 def test_a_negative_number_of_workers_is_refused() -> None:

@@ -132,6 +132,29 @@ class DenseCRF:
         """The CRF for a photo already reduced from height x width pixels to `working_size`."""
         return self.scaled(self._scale(height, width))
 
+    def check_fits(self, num_classes: int, height: int, width: int) -> None:
+        """Refuse photos of this size, in pixels, with this many classes, before there are any.
+
+        Raises:
+            ValueError: `clip` or `compatibility` is for fewer or other classes, or the backend
+                cannot hold the photo at its working size.
+        """
+        self._check_classes(num_classes)
+        if self.backend == "exact":
+            exact.check_size(*self.working_size(height, width))
+
+    def _check_classes(self, classes: int) -> None:
+        if classes * self.clip >= 1:
+            raise ValueError(
+                f"crf: clip is {self.clip}, which would raise even the uniform probability of "
+                f"{classes} classes; make it far below {1 / classes:.3g}."
+            )
+        if self.compatibility is not None and len(self.compatibility) != classes:
+            raise ValueError(
+                f"crf: compatibility is for {len(self.compatibility)} classes but the "
+                f"probabilities have {classes}; give it one row and one column for each."
+            )
+
     def scaled(self, factor: float) -> DenseCRF:
         """The CRF for a photo resized by this factor: widths are in pixels, so they follow."""
         return replace(
@@ -211,17 +234,7 @@ class DenseCRF:
         self, image: Array, probabilities: Array
     ) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         photos, maps = check(image, probabilities)
-        classes = maps.shape[1]
-        if classes * self.clip >= 1:
-            raise ValueError(
-                f"crf: clip is {self.clip}, which would raise even the uniform probability of "
-                f"{classes} classes; make it far below {1 / classes:.3g}."
-            )
-        if self.compatibility is not None and len(self.compatibility) != classes:
-            raise ValueError(
-                f"crf: compatibility is for {len(self.compatibility)} classes but the "
-                f"probabilities have {classes}; give it one row and one column for each."
-            )
+        self._check_classes(maps.shape[1])
         return photos, maps
 
     def _refine(self, photos: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.float32]:

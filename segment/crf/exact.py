@@ -9,6 +9,7 @@ kernels are normalized.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,6 +47,21 @@ def softmax(score: NDArray[np.float64]) -> NDArray[np.float64]:
     return exp / exp.sum(axis=0)
 
 
+def check_size(height: int, width: int) -> None:
+    """Refuse a photo, its sides in pixels, whose pairs of pixels memory would not hold.
+
+    Raises:
+        ValueError: The photo has more than 10,000 pixels.
+    """
+    if height * width > MAX_PIXELS:
+        raise ValueError(
+            f"The exact CRF holds a matrix over all pairs of pixels, and {height}x{width} pixels "
+            f"would take {(height * width) ** 2 * 8 / 1e9:.0f} GB for each; use the backend "
+            f"`pydensecrf`, or at most {MAX_PIXELS} pixels (a `max_side` of "
+            f"{math.isqrt(MAX_PIXELS)} or less)."
+        )
+
+
 def mean_field(
     photo: NDArray[np.uint8], unary: NDArray[np.float32], crf: DenseCRF
 ) -> NDArray[np.float64]:
@@ -63,12 +79,7 @@ def mean_field(
         ValueError: The photo has more than 10,000 pixels.
     """
     classes, height, width = unary.shape
-    if height * width > MAX_PIXELS:
-        raise ValueError(
-            f"The exact CRF holds a matrix over all pairs of pixels, and {height}x{width} pixels "
-            f"would take {(height * width) ** 2 * 8 / 1e9:.0f} GB for each; use the backend "
-            f"`pydensecrf`, or at most {MAX_PIXELS} pixels."
-        )
+    check_size(height, width)
     y, x = np.divmod(np.arange(height * width), width)
     position = np.stack([x, y], axis=1).astype(np.float64)
     colour = photo.reshape(-1, 3).astype(np.float64)
