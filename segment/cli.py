@@ -222,8 +222,9 @@ class SegmentCLI(LightningCLI):
                 "trainer.sync_batchnorm: torch synchronizes norms between GPUs only, and this run "
                 "is on CPUs; leave it out, or freeze the norms."
             )
-        given = os.environ.get(RUN_VARIABLE)
-        if given is not None and "LOCAL_RANK" in os.environ:
+        # Only a parent tells: a script that has fitted before leaves its variable to torchrun.
+        teller, _, given = os.environ.get(RUN_VARIABLE, "").partition(":")
+        if teller == str(os.getppid()) and "LOCAL_RANK" in os.environ:
             run = Path(given)  # Lightning started this process for one that made the folder
         elif resume is not None:
             run = resume
@@ -235,7 +236,7 @@ class SegmentCLI(LightningCLI):
             hold(run)
         else:
             run = Path(self.root)  # torchrun or SLURM: rank 0 tells once they are connected
-        os.environ[RUN_VARIABLE] = str(run)
+        os.environ[RUN_VARIABLE] = f"{os.getpid()}:{run}"
         if self.trainer.is_global_zero:  # also what is given beside --resume
             write_atomically(run / "config.yaml", self.resolved().encode())
         self._attach(run)

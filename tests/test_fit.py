@@ -19,6 +19,7 @@ from PIL import Image
 from pycocotools import mask as rle
 from wandb_offline import read
 
+from segment.cli import RUN_VARIABLE
 from segment.data.coco import CocoFile
 from segment.data.taxonomy import Taxonomy
 from segment.metrics import PhotoCounts, scores_from_counts
@@ -407,17 +408,20 @@ def test_two_processes_of_torchrun_train_what_one_does(experiment: Path, tmp_pat
         "--trainer.devices", "2", "--trainer.strategy", "ddp",
     ]  # fmt: skip
     weights = []
+    earlier = tmp_path / "earlier"
     for name, words in (("one", one), ("two", two)):
         root = tmp_path / name
         done = subprocess.run(
             [*words, "--trainer.default_root_dir", str(root)],
             capture_output=True, text=True, check=False, timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            # What a script that has fitted before, in its own process, hands down to the next one.
+            env={**os.environ, "OMP_NUM_THREADS": "1", RUN_VARIABLE: f"{os.getpid()}:{earlier}"},
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         (run,) = (root / "tiny").iterdir()
         checkpoint = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
         weights.append(checkpoint["state_dict"])
+    assert not earlier.exists()
     for key, value in weights[0].items():
         torch.testing.assert_close(weights[1][key], value, rtol=1e-3, atol=1e-5, msg=key)
 
