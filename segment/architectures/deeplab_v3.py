@@ -94,10 +94,16 @@ class ASPP(nn.Module):
         few = {r: n for r in self.rates if (n := valid_taps(r, height, width)) < 9}
         if few:
             taps = ", ".join(f"rate {rate}: {count} of 9" for rate, count in few.items())
+            remedy = "larger photos have all nine"
+            if self.training:  # the others would be noise on photos larger than the crops
+                remedy = (
+                    "the others stay random, and larger photos will use them: give a larger "
+                    f"data.crop_size, or model.rates below {min(height, width)} times "
+                    "output_stride / 16"
+                )
             warnings.warn(
                 f"The feature map has {height}x{width} cells, so 3x3 kernels of a larger atrous "
-                f"rate have few taps that ever lie on it ({taps}); larger photos or crops have "
-                f"all nine.",
+                f"rate have few taps that ever lie on it ({taps}); {remedy}.",
                 stacklevel=2,
             )
 
@@ -125,6 +131,7 @@ class DeepLabV3(SegmentationNetwork):
             (1, 2, 4) in the paper; None dilates as the backbone's own striding implies.
         extra_conv: Whether torchvision's 3x3 convolution stands between ASPP and scores.
         width: Channels of the ASPP's branches.
+        rates: Dilations of the ASPP's 3x3 branches at stride 16.
         pretrained: False, True for ImageNet weights, or the path of a file of weights.
 
     Raises:
@@ -142,6 +149,7 @@ class DeepLabV3(SegmentationNetwork):
         multi_grid: Sequence[int] | None = (1, 2, 4),
         extra_conv: bool = False,
         width: int = 256,
+        rates: Sequence[int] = RATES,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
@@ -149,7 +157,7 @@ class DeepLabV3(SegmentationNetwork):
         self.backbone = TimmBackbone(backbone, output_stride, pretrained)
         if multi_grid is not None:
             set_multi_grid(self.backbone, backbone, multi_grid)
-        self.aspp = ASPP(self.backbone.channels, rates_at(output_stride), width)
+        self.aspp = ASPP(self.backbone.channels, rates_at(output_stride, rates), width)
         self.extra = ConvBNReLU(width, width) if extra_conv else nn.Identity()
         self.score = score_layer(width, num_classes)
         self.mean, self.std = self.backbone.mean, self.backbone.std
@@ -195,9 +203,11 @@ def check_output_stride(paper: str, output_stride: int) -> None:
         raise ValueError(f"output_stride is {output_stride}; {paper} takes 8 or 16.")
 
 
-def rates_at(output_stride: int) -> list[int]:
+def rates_at(output_stride: int, rates: Sequence[int] = RATES) -> list[int]:
     """The ASPP's dilations, so that branches reach as many pixels at any stride."""
-    return [rate * 16 // output_stride for rate in RATES]
+    if not rates or min(rates) < 1:
+        raise ValueError(f"rates is {list(rates)}; give one dilation or more, each at least 1.")
+    return [rate * 16 // output_stride for rate in rates]
 
 
 def score_layer(channels: int, num_classes: int) -> nn.Conv2d:

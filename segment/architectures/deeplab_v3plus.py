@@ -17,6 +17,7 @@ from torch.nn import functional as F
 from segment.architectures.backbones import TimmBackbone
 from segment.architectures.deeplab_v3 import (
     ASPP,
+    RATES,
     ConvBNReLU,
     check_output_stride,
     rates_at,
@@ -41,6 +42,7 @@ class DeepLabV3Plus(SegmentationNetwork):
         multi_grid: By what the dilations of the units of a ResNet's last stage are multiplied, as
             in v3; None, as the paper has it with Xception, does not.
         width: Channels of the ASPP's branches and of the decoder.
+        rates: Dilations of the ASPP's 3x3 branches at stride 16.
         pretrained: False, True for ImageNet weights, or the path of a file of weights.
 
     Raises:
@@ -58,6 +60,7 @@ class DeepLabV3Plus(SegmentationNetwork):
         separable: bool = True,
         multi_grid: Sequence[int] | None = None,
         width: int = 256,
+        rates: Sequence[int] = RATES,
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
@@ -72,7 +75,7 @@ class DeepLabV3Plus(SegmentationNetwork):
             if multi_grid is not None:
                 set_multi_grid(self.backbone, backbone, multi_grid)
         conv: Callable[..., nn.Module] = SeparableConv if separable else ConvBNReLU
-        self.aspp = ASPP(self.backbone.channels, rates_at(output_stride), width, conv)
+        self.aspp = ASPP(self.backbone.channels, rates_at(output_stride, rates), width, conv)
         self.low = ConvBNReLU(self.backbone.finer_channels[0], LOW_CHANNELS, 1)
         # Two 3x3 convolutions are better than one or three (table 2).
         self.decoder = nn.Sequential(conv(width + LOW_CHANNELS, width), conv(width, width))

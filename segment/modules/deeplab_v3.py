@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures import DeepLabV3, DeepLabV3Plus
+from segment.architectures.deeplab_v3 import RATES
 from segment.architectures.layers import SegmentationNetwork
 from segment.data.transforms import evaluation_image
 from segment.modules.base import SegmentationModule
@@ -107,6 +108,8 @@ class DeepLabV3Module(_DeepLabV3):
         multi_grid: Factors on the dilations of a ResNet's last three units; null with others.
         extra_conv: Put torchvision's 3x3 convolution between the ASPP and the scores.
         width: Channels of the ASPP's branches.
+        rates: Dilations of the ASPP's 3x3 branches at stride 16. Where training's feature maps have
+            no more cells than a rate, that branch's outer taps are never trained.
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
         test_scales: Factors on the photo's size whose probabilities are averaged, in validation
             too; the paper's are 0.5, 0.75, 1, 1.25, 1.5 and 1.75.
@@ -128,6 +131,7 @@ class DeepLabV3Module(_DeepLabV3):
         multi_grid: tuple[int, ...] | None = (1, 2, 4),
         extra_conv: bool = False,
         width: int = 256,
+        rates: tuple[int, ...] = RATES,
         pretrained: bool | str = True,
         test_scales: tuple[float, ...] = (1.0,),
         test_flip: bool = False,
@@ -156,6 +160,7 @@ class DeepLabV3Module(_DeepLabV3):
                 multi_grid=multi_grid,
                 extra_conv=extra_conv,
                 width=width,
+                rates=rates,
                 pretrained=pretrained,
             )
         )
@@ -175,6 +180,8 @@ class DeepLabV3PlusModule(_DeepLabV3):
         separable: Make the 3x3 convolutions of ASPP and decoder depthwise separable.
         multi_grid: Factors on the dilations of a ResNet's last three units; null with others.
         width: Channels of the ASPP's branches and of the decoder.
+        rates: Dilations of the ASPP's 3x3 branches at stride 16. Where training's feature maps have
+            no more cells than a rate, that branch's outer taps are never trained.
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
         test_scales: Factors on the photo's size whose probabilities are averaged, in validation
             too; the paper's are 0.5, 0.75, 1, 1.25, 1.5 and 1.75.
@@ -195,6 +202,7 @@ class DeepLabV3PlusModule(_DeepLabV3):
         separable: bool = True,
         multi_grid: tuple[int, ...] | None = None,
         width: int = 256,
+        rates: tuple[int, ...] = RATES,
         pretrained: bool | str = True,
         test_scales: tuple[float, ...] = (1.0,),
         test_flip: bool = False,
@@ -223,6 +231,7 @@ class DeepLabV3PlusModule(_DeepLabV3):
                 separable=separable,
                 multi_grid=multi_grid,
                 width=width,
+                rates=rates,
                 pretrained=pretrained,
             )
         )

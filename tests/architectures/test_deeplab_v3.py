@@ -7,7 +7,7 @@ from alignment import averaging, centroid
 from torch import nn
 from torch.nn import functional as F
 
-from segment.architectures import DeepLabV3
+from segment.architectures import DeepLabV3, DeepLabV3Plus
 from segment.architectures.deeplab_v3 import ASPP, valid_taps
 
 # Most photos here are too small for the paper's rates, which has a test of its own.
@@ -220,6 +220,18 @@ def test_counts_the_taps_that_a_convolution_can_use(rate, height, width) -> None
     assert valid_taps(rate, height, width) == int((weight.grad > 0).sum())
 
 
+@pytest.mark.parametrize("network", [DeepLabV3, DeepLabV3Plus])
+@pytest.mark.parametrize(("output_stride", "dilations"), [(16, [3, 9]), (8, [6, 18])])
+def test_rates_are_of_stride_16(network, output_stride, dilations) -> None:
+    with torch.device("meta"):
+        arguments = {"backbone": "resnet26", "multi_grid": None, "rates": (3, 9)}
+        built = network(3, output_stride=output_stride, **arguments)
+        convolutions = [m for m in built.aspp.atrous.modules() if isinstance(m, nn.Conv2d)]
+    assert [m.dilation[0] for m in convolutions if m.kernel_size == (3, 3)] == dilations
+    with pytest.raises(ValueError, match=r"rates is \[6, 0\]; give"):
+        network(3, backbone="resnet26", multi_grid=None, rates=(6, 0))
+
+
 @pytest.mark.filterwarnings("default:The feature map has")
 def test_says_once_per_size_where_3x3_kernels_have_degenerated() -> None:
     aspp = ASPP(1, (6, 12, 18), width=1).eval()
@@ -231,6 +243,8 @@ def test_says_once_per_size_where_3x3_kernels_have_degenerated() -> None:
         warnings.simplefilter("error")
         aspp(torch.zeros(1, 1, 15, 33))
         aspp(torch.zeros(1, 1, 19, 19))
+    with pytest.warns(UserWarning, match=r"stay random.*model.rates below 14 times"):
+        aspp.train()(torch.zeros(2, 1, 15, 14))
 
 
 def test_refuses_a_single_photo_in_training_unless_its_norm_is_frozen() -> None:
