@@ -30,7 +30,8 @@ from segment.data.taxonomy import Taxonomy
 from segment.files import write_atomically
 
 LITE0 = {"backbone": "tf_efficientnet_lite0", "pretrained": True}
-# The recipe. What a paper does otherwise (rates by layer, frozen norms) is set to the same.
+# The recipe. What a paper does otherwise (rates by layer, frozen norms, its own loss) is set to the
+# same; LEFT tells what no setting changes.
 TRAINING = {
     "optimizer": "adamw",
     "lr": 0.001,
@@ -65,6 +66,10 @@ FORMS = (
 ON_CROPS = {"rates": [3, 6, 9], "bn_momentum": 0.1}
 
 
+LEFT = """DeepLab v1 and v2 train the head's biases at twice the rate, v3+ decays no depthwise
+convolution, and the Deep Contextual Network keeps the auxiliary losses that it is about."""
+
+
 class Row(NamedTuple):
     """A network of the comparison: the module, its arguments, and where its weights start."""
 
@@ -73,6 +78,7 @@ class Row(NamedTuple):
     weights: str
 
 
+DEVICE = torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine()
 PRETRAINED, SCRATCH = "ImageNet", "random"
 ROWS = {
     "plain_fcn": Row("PlainFCN", {"width": 24}, SCRATCH),
@@ -88,7 +94,7 @@ ROWS = {
     ),
     "deeplab_v2": Row(
         "DeepLabV2",
-        {**LITE0, "output_stride": 16, "aspp": "large", "freeze_batch_norm": False},
+        {**LITE0, "output_stride": 16, "loss_size": "full", "freeze_batch_norm": False},
         PRETRAINED,
     ),
     "deeplab_v3": Row("DeepLabV3", {**LITE0, **ON_CROPS, "multi_grid": None}, PRETRAINED),
@@ -98,16 +104,30 @@ ROWS = {
     ),
 }
 # Too slow for a CPU; their VGG-16 and ResNet weights need a download, so they start at random.
+# EDeconvNet is missing: it trains nothing, but joins two runs of others.
+RANDOM: dict[str, Any] = {"pretrained": False}
+TORCHVISION = {**RANDOM, "auxiliary_weight": 0.0}
+FRRN = {"checkpointing": True, "hardest": DATA["crop_size"] ** 2}
 LARGE = {
-    "deeplab_v1": Row("DeepLabV1", {"pretrained": False}, SCRATCH),
-    "segnet": Row("SegNet", {"pretrained": False}, SCRATCH),
+    "patch_cnn": Row("PatchCNN", {}, SCRATCH),
+    "fcn8s_vgg16": Row("FCN", {**RANDOM, "stride": 8, "padding": "original"}, SCRATCH),
+    "deeplab_v1": Row("DeepLabV1", {**RANDOM, "loss_size": "full"}, SCRATCH),
+    "deeplab_v2_vgg16": Row(
+        "DeepLabV2", {**RANDOM, "loss_size": "full", "freeze_batch_norm": False}, SCRATCH
+    ),
+    "deeplab_v3_resnet101": Row("DeepLabV3", {**RANDOM, **ON_CROPS}, SCRATCH),
+    "deeplab_v3plus_xception65": Row("DeepLabV3Plus", {**RANDOM, **ON_CROPS}, SCRATCH),
+    "semantic_fpn_resnet50": Row(
+        "SemanticFPN", {**RANDOM, "backbone": "resnet50", "freeze_batch_norm": False}, SCRATCH
+    ),
+    "segnet": Row("SegNet", RANDOM, SCRATCH),
     "segnet_basic": Row("SegNetBasic", {}, SCRATCH),
-    "deconvnet": Row("DeconvNet", {"pretrained": False, "inference": "whole"}, SCRATCH),
-    "frrn_a": Row("FRRN", {"variant": "A", "checkpointing": True}, SCRATCH),
-    "frrn_b": Row("FRRN", {"variant": "B", "checkpointing": True}, SCRATCH),
-    "contextual": Row("DeepContextualNetwork", {"pretrained": False}, SCRATCH),
-    "torchvision_fcn": Row("TorchvisionFCN", {"pretrained": False}, SCRATCH),
-    "torchvision_deeplab_v3": Row("TorchvisionDeepLabV3", {"pretrained": False}, SCRATCH),
+    "deconvnet": Row("DeconvNet", {**RANDOM, "inference": "whole"}, SCRATCH),
+    "frrn_a": Row("FRRN", {**FRRN, "variant": "A"}, SCRATCH),
+    "frrn_b": Row("FRRN", {**FRRN, "variant": "B"}, SCRATCH),
+    "contextual": Row("DeepContextualNetwork", RANDOM, SCRATCH),
+    "torchvision_fcn": Row("TorchvisionFCN", TORCHVISION, SCRATCH),
+    "torchvision_deeplab_v3": Row("TorchvisionDeepLabV3", TORCHVISION, SCRATCH),
     "unet_wide": Row("UNet", {"padded": True, "batch_norm": True, "border_weight": 0.0}, SCRATCH),
 }
 
@@ -135,12 +155,36 @@ def finished(runs: Path, name: str) -> Path | None:
     return next(iter(sorted((runs / name).glob("*/evaluation.json"))), None)
 
 
+def differing(wanted: dict[str, Any], had: dict[str, Any], where: str = "") -> str | None:
+    """The first setting of `wanted` that a run was not given."""
+    for key, value in wanted.items():
+        found = had.get(key)
+        if isinstance(value, dict) and isinstance(found, dict):
+            deeper = differing(value, found, f"{where}{key}.")
+            if deeper is not None:
+                return deeper
+        elif json.dumps(value) != json.dumps(found):
+            return f"{where}{key}"
+    return None
+
+
 def train(runs: Path, name: str, config: dict[str, Any]) -> None:
-    """Train one row, or go on with it; stops the script where the row fails."""
+    """Train one row, or go on with it; stops the script where the row fails.
+
+    Raises:
+        SystemExit: The row was begun with another recipe.
+    """
+    begun = sorted((runs / name).glob("*/config.yaml"))
+    for path in begun:
+        key = differing(config, yaml.safe_load(path.read_text()))
+        if key is not None:
+            raise SystemExit(f"{path}: {key} is of another recipe; move it away, or give --runs.")
+    if finished(runs, name) is not None:
+        return
     path = runs / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config, sort_keys=False))
-    begun = sorted((runs / name).glob("*/checkpoints/last.ckpt"))
-    words = ["--resume", str(begun[-1].parents[1])] if begun else ["--config", str(path)]
+    can_go_on = begun and (begun[-1].parent / "checkpoints" / "last.ckpt").exists()
+    words = ["--resume", str(begun[-1].parent)] if can_go_on else ["--config", str(path)]
     print(f"== {name}", flush=True)
     root = ["--trainer.default_root_dir", str(runs)]
     subprocess.run([sys.executable, "-m", "segment.fit", *words, *root], check=True)
@@ -209,9 +253,9 @@ def table(runs: Path, rows: dict[str, Row], data: Path, taxonomy: Taxonomy) -> s
     word, floor = most_frequent(data, taxonomy, confusion)
     lines = [
         "| network | weights | parameters | mIoU raw | refined | boundary F1 raw | refined "
-        "| s per step | s per photo |",
-        "|---|---|--:|--:|--:|--:|--:|--:|--:|",
-        f"| always {word} | none | 0 | {percent(floor)} | - | 0.0 | - | - | - |",
+        "| s per step | s per photo | arguments |",
+        "|---|---|--:|--:|--:|--:|--:|--:|--:|---|",
+        f"| always {word} | none | 0 | {percent(floor)} | - | 0.0 | - | - | - | |",
     ]
     took = seconds({name: rows[name] for name in loaded}, taxonomy.num_classes)
     for name, told in loaded.items():
@@ -223,7 +267,8 @@ def table(runs: Path, rows: dict[str, Row], data: Path, taxonomy: Taxonomy) -> s
         cells += [
             percent(scores[key]) for key in ("miou", "boundary_f1") for scores in (raw, refined)
         ]
-        lines.append(f"| {' | '.join(cells)} | {step:.2f} | {forward:.2f} |")
+        arguments = ", ".join(f"{key} {value}" for key, value in rows[name].arguments.items())
+        lines.append(f"| {' | '.join(cells)} | {step:.2f} | {forward:.2f} | {arguments} |")
     return "\n".join(lines)
 
 
@@ -235,22 +280,21 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="CamVid as COCO: train, val.json")
     parser.add_argument("--runs", type=Path, default=Path("runs/comparison"))
     parser.add_argument("--out", type=Path, help="Markdown file to write; else it is printed")
-    parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--epochs", type=int, default=50 if torch.cuda.is_available() else 5)
     parser.add_argument(
         "--rows", nargs="*", help="train these alone, and write no table without --out"
     )
     parser.add_argument("--all", action="store_true", default=torch.cuda.is_available())
     options = parser.parse_args()
-    rows = {**ROWS, **LARGE} if options.all else ROWS
+    rows = {**ROWS, **LARGE} if options.all or options.rows else ROWS
     wanted = list(rows) if options.rows is None else options.rows
     if unknown := set(wanted) - set(rows):
         parser.error(f"no such rows: {', '.join(sorted(unknown))}; there are {', '.join(rows)}")
     taxonomy = Taxonomy.load(DATA["taxonomy"])
     options.runs.mkdir(parents=True, exist_ok=True)
     for name in wanted:
-        if finished(options.runs, name) is None:
-            config = experiment(rows[name], options.data, taxonomy.num_classes, options.epochs)
-            train(options.runs, name, config)
+        config = experiment(rows[name], options.data, taxonomy.num_classes, options.epochs)
+        train(options.runs, name, config)
     if options.rows is not None and options.out is None:
         return
     text = table(options.runs, rows, options.data, taxonomy)
@@ -260,11 +304,13 @@ def main() -> None:
     head = f"""# One recipe, many networks
 
 Written by `python benchmarks/comparison.py --epochs {options.epochs}`: CamVid, 367 photos of
-480x360 to train on; crops of 224x224, 8 a step, AdamW at {TRAINING["lr"]}, poly, seed 0, no class
-weights; scores in per cent on the 101 validation photos, which chose nothing: the last weights
-count. CRF: pydensecrf's own example's parameters, 5 iterations, tuned on nothing. Seconds of a
-training step and of a photo's forward pass: medians of 5, in turn, {torch.get_num_threads()}
-threads ({platform.machine()}), torch {torch.__version__}.
+480x360 to train on; {DATA["batch_size"]} crops of {DATA["crop_size"]}x{DATA["crop_size"]} a step at
+scales {DATA["scale"][0]} to {DATA["scale"][1]}, AdamW at {TRAINING["lr"]}, poly, seed 0, no class
+weights, cross-entropy at full size. Scores in per cent on the 101 validation photos, which chose
+nothing: the last weights count. CRF: pydensecrf's own example's parameters, 5 iterations, tuned on
+nothing. Seconds of a training step and of a photo's forward pass: medians of 5, in turn,
+{torch.get_num_threads()} threads of {DEVICE}, torch {torch.__version__}.
+{LEFT}
 
 """
     write_atomically(options.out, (head + text + "\n").encode())
