@@ -35,7 +35,6 @@ LITE0 = {"backbone": "tf_efficientnet_lite0", "pretrained": True}
 TRAINING = {
     "optimizer": "adamw",
     "lr": 0.001,
-    "momentum": 0.9,  # Adam's first; papers have 0.9 and 0.99 for SGD
     "weight_decay": 0.01,
     "schedule": "poly",
     "warmup_steps": 30,

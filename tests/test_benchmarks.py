@@ -34,7 +34,6 @@ def test_no_row_keeps_what_its_paper_does_otherwise() -> None:
         rates = {group["lr"] for group in module.parameter_groups()}
         head_biases = {0.001, 0.002} if row.module in ("DeepLabV1", "DeepLabV2") else {0.001}
         assert rates == head_biases, name
-        assert module.hparams.momentum == 0.9, name
         assert not module.hparams.get("freeze_batch_norm"), name
 
 
