@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures.backbones import VGG16Trunk
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, check_positive, zero_biases
 from segment.architectures.pretrained import (
     Weights,
     matching,
@@ -116,6 +116,7 @@ class DeepLabV1(SegmentationNetwork):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes)
         if variant not in FC6:
             raise ValueError(f"variant is {variant!r}; it can be {', '.join(map(repr, FC6))}.")
         kernel, dilation, channels = FC6[variant]
