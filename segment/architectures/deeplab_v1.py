@@ -135,6 +135,7 @@ class DeepLabV1(SegmentationNetwork):
             scores = [f"branches.{place}.score" for place in range(len(levels))]
             self.score_names = ("head.fc8", *scores)
             self.head_names = ("head.fc8", "branches")
+            self.added_names = ("branches",)  # they may be put beside a LargeFOV that is trained
         if pretrained:
             load_vgg16(self, self.backbone, [self.head], pretrained)
 
