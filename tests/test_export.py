@@ -36,6 +36,7 @@ from segment.architectures import (
 )
 from segment.architectures.layers import SegmentationNetwork
 from segment.data.taxonomy import Taxonomy
+from segment.evaluate import main
 from segment.export import export, to_onnx
 from segment.modules import SegmentationModule
 from segment.modules.loading import load_checkpoint
@@ -254,6 +255,17 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
         ValueError, match=r"needs onnxscript; install .*pip install -e '\.\[export\]'"
     ):
         export(["--run", str(tiny_run), "--out", "model.onnx"])
+
+
+def test_another_architecture_s_checkpoint_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    other = {"state_dict": {}, "segment": {"class_name": "SegNetModule"}}
+    torch.save(other, tmp_path / "segnet.ckpt")
+    args = ["--run", str(tiny_run), "--checkpoint", str(tmp_path / "segnet.ckpt")]
+    message = r"segnet\.ckpt: is a checkpoint of SegNetModule, but .* trains DeepLabV2Module; give"
+    with pytest.raises(ValueError, match=message):
+        export([*args, "--out", str(tmp_path / "m.onnx")])
+    with pytest.raises(ValueError, match=message):
+        main(args)  # evaluate
 
 
 @pytest.mark.parametrize(
