@@ -7,6 +7,8 @@ Differs from the paper: weights are torchvision's VGG-16, so photos are RGB, sca
 standard deviation; sizes are 8k + 1, on which Caffe's rounding of pools has nothing to round; all
 variants have the released 3x3 pools, where the first networks had 2x2. Multi-scale branches are
 scored each by itself and summed, as released, which is the paper's concatenation but for biases.
+"4x4" is table 2's DeepLab-CRF-4x4, whose input stride is 8 and whose field of view 224 pixels; its
+DeepLab-CRF, the same kernel at an input stride of 4 with 128 pixels, is absent.
 """
 
 from collections.abc import Iterable, Mapping
