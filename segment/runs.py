@@ -25,6 +25,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
 from segment.files import read_yaml
+from segment.modules.loading import read_checkpoint
 
 _HELD: list[IO[str]] = []
 
@@ -68,15 +69,23 @@ def hold(run: Path) -> None:
 
 
 def checkpoint_of(run: Path, name: str = "best") -> Path:
-    """A run's checkpoint: `best`, `last` or `interrupted`, or the path of any other.
+    """A run's checkpoint: `best`, `last` or `interrupted`, or the path of any other of its class.
 
     Raises:
-        ValueError: The run has no such checkpoint.
+        ValueError: The run has no such checkpoint, or the path's is of another class.
     """
     own = run / "checkpoints" / f"{name}.ckpt"
     if own.is_file():
         return own
     if Path(name).is_file():
+        saved = read_checkpoint(name).get("segment", {}).get("class_name")
+        trained = str(read_config(run)["model"].get("class_path")).rpartition(".")[2]
+        # What names no class at all is refused by `load_checkpoint`.
+        if saved is not None and saved != trained:
+            raise ValueError(
+                f"{name}: is a checkpoint of {saved}, but {run} trains {trained}; give one of "
+                f"that class, or --run the folder that this one is of."
+            )
         return Path(name)
     found = sorted(path.stem for path in (run / "checkpoints").glob("*.ckpt"))
     raise ValueError(

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+ACTIVATIONS = ("ReLU", "GELU", "SiLU", "Hardswish")
+
 
 def averaging(network: nn.Module) -> nn.Module:
     """The network with every layer a weighted mean of its input, so that nothing hides a shift."""
@@ -26,9 +28,18 @@ def averaging(network: nn.Module) -> nn.Module:
             if isinstance(child, nn.MaxPool2d):
                 pool = nn.AvgPool2d(child.kernel_size, child.stride, child.padding)
                 setattr(parent, name, pool)
-            elif kind.startswith(("BatchNorm", "LayerNorm", "ReLU", "GELU")):
+            elif kind.startswith(ACTIVATIONS) or kind.startswith(("BatchNorm", "LayerNorm")):
                 setattr(parent, name, nn.Identity())
-    return network.eval()
+    return without_squeezing(network).eval()
+
+
+def without_squeezing(network: nn.Module) -> nn.Module:
+    """The network without squeeze-and-excite, which looks at the whole photo."""
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if type(child).__name__ in ("SqueezeExcite", "SEModule"):
+                setattr(parent, name, nn.Identity())
+    return network
 
 
 def centroid(output: Tensor, image: Tensor) -> list[float]:

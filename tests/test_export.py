@@ -5,6 +5,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import onnxruntime
 import pytest
@@ -33,12 +34,21 @@ from segment.architectures import (
     TorchvisionFCN,
     UNet,
     UpsamplingNet,
+    xception,
 )
 from segment.architectures.layers import SegmentationNetwork
 from segment.data.taxonomy import Taxonomy
+from segment.evaluate import main
 from segment.export import export, to_onnx
 from segment.modules import SegmentationModule
 from segment.modules.loading import load_checkpoint
+
+
+def short_xception() -> DeepLabV3Plus:
+    """One of the 16 middle blocks, which are all alike."""
+    with patch.object(xception, "MIDDLE", xception.MIDDLE[:1]):
+        return DeepLabV3Plus(3, width=16)
+
 
 # Networks that cannot be exported would stand here with the operator at fault. There are none.
 
@@ -50,8 +60,8 @@ NETWORKS: dict[str, tuple[Callable[[], SegmentationNetwork], int]] = {
     "PatchCNN shift-and-stitch": (lambda: PatchCNN(3, "shift_and_stitch", 4), 2),
     "PlainFCN": (lambda: PlainFCN(3, width=4), 20),
     "PlainFCN context": (lambda: PlainFCN(3, "context"), 20),
-    "FCN 32s": (lambda: FCN(3, width=2), 40),
     "FCN 8s": (lambda: FCN(3, 8, width=2), 40),
+    "FCN timm": (lambda: FCN(3, 8, backbone="test_resnet", padding="same"), 40),
     "FCN AlexNet": (lambda: FCN(3, backbone="alexnet", width=2), 40),
     "DeconvNet": (lambda: DeconvNet(3, width=8), 224),
     "EDeconvNet mean": (lambda: EDeconvNet(3, width=4), 224),
@@ -60,13 +70,16 @@ NETWORKS: dict[str, tuple[Callable[[], SegmentationNetwork], int]] = {
     "SegNetBasic": (lambda: SegNetBasic(3, width=4), 45),
     "UNet": (lambda: UNet(3, width=2), 30),
     "UNet timm": (lambda: UNet(3, True, True, 2, "test_resnet"), 40),
+    "DeepLabV1": (lambda: DeepLabV1(3), 20),
     "DeepLabV1 MSc": (lambda: DeepLabV1(3, "msc_largefov"), 20),
+    "DeepLabV2 VGG": (lambda: DeepLabV2(3), 20),
     "DeepLabV2 Lite0": (lambda: DeepLabV2(3, "tf_efficientnet_lite0", output_stride=16), 40),
     "DeepLabV2 ConvNeXt": (lambda: DeepLabV2(3, "convnext_atto", output_stride=16), 40),
     "DeepLabV2 scales": (lambda: DeepLabV2(3, "test_resnet", multi_scale=True), 40),
-    "DeepLabV3": (lambda: DeepLabV3(3, "test_resnet", multi_grid=None, width=16), 40),
-    "DeepLabV3Plus": (lambda: DeepLabV3Plus(3, "test_resnet", width=16), 40),
-    "FRRN A": (lambda: FRRN(3, "A", 3), 40),
+    "DeepLabV3 multi-grid": (lambda: DeepLabV3(3, "resnet26", 8, (1, 2), width=16), 40),
+    "DeepLabV3Plus separable": (lambda: DeepLabV3Plus(3, "test_resnet", width=16), 40),
+    "DeepLabV3Plus Xception": (short_xception, 40),
+    "FRRN B": (lambda: FRRN(3, "B", 3), 40),
     "SemanticFPN": (lambda: SemanticFPN(3, "test_resnet", 64), 40),
     "DeepContextualNetwork": (lambda: DeepContextualNetwork(3, width=4), 20),
     "TorchvisionFCN": (lambda: TorchvisionFCN(3), 20),
@@ -75,6 +88,7 @@ NETWORKS: dict[str, tuple[Callable[[], SegmentationNetwork], int]] = {
     "UpsamplingNet bed of nails": (lambda: UpsamplingNet(3, "bed_of_nails", 4), 20),
     "UpsamplingNet max unpooling": (lambda: UpsamplingNet(3, "max_unpooling", 4), 20),
     "UpsamplingNet transposed": (lambda: UpsamplingNet(3, "transposed_convolution", 4), 20),
+    "UpsamplingNet bilinear": (lambda: UpsamplingNet(3, "bilinear", 4), 20),
     "UpsamplingNet bicubic": (lambda: UpsamplingNet(3, "bicubic", 4), 20),
     "UpsamplingNet dilation": (lambda: UpsamplingNet(3, "dilation", 4), 20),
 }
@@ -254,6 +268,17 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(
         ValueError, match=r"needs onnxscript; install .*pip install -e '\.\[export\]'"
     ):
         export(["--run", str(tiny_run), "--out", "model.onnx"])
+
+
+def test_another_architecture_s_checkpoint_is_refused(tiny_run: Path, tmp_path: Path) -> None:
+    other = {"state_dict": {}, "segment": {"class_name": "SegNetModule"}}
+    torch.save(other, tmp_path / "segnet.ckpt")
+    args = ["--run", str(tiny_run), "--checkpoint", str(tmp_path / "segnet.ckpt")]
+    message = r"segnet\.ckpt: is a checkpoint of SegNetModule, but .* trains DeepLabV2Module; give"
+    with pytest.raises(ValueError, match=message):
+        export([*args, "--out", str(tmp_path / "m.onnx")])
+    with pytest.raises(ValueError, match=message):
+        main(args)  # evaluate
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,24 @@ def test_says_which_checkpoints_a_run_has(tmp_path: Path) -> None:
     assert checkpoint_of(tmp_path, "last").name == "last.ckpt"
 
 
+def test_another_class_s_checkpoint_is_refused(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.yaml").write_text(
+        "{data: {}, model: {class_path: segment.modules.FCNModule, init_args: {}}}"
+    )
+    for name in ("FCNModule", "SegNetModule"):
+        content = {"state_dict": {}, "segment": {"class_name": name}}
+        AtomicCheckpointIO().save_checkpoint(content, tmp_path / f"{name}.ckpt")
+    same = tmp_path / "FCNModule.ckpt"
+    assert checkpoint_of(run, str(same)) == same
+    with pytest.raises(
+        ValueError,
+        match=r"SegNetModule\.ckpt: is a checkpoint of SegNetModule, but .*run trains FCN",
+    ):
+        checkpoint_of(run, str(tmp_path / "SegNetModule.ckpt"))
+
+
 def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"not the folder of a run: it has no config\.yaml"):
         config_of(tmp_path)

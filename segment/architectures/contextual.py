@@ -13,7 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, check_positive, zero_biases
 from segment.architectures.pretrained import matching, torchvision_weights
 
 LAYERS = 23  # of torchvision's `features`: VGG-16 up to conv4_3's ReLU
@@ -48,7 +48,7 @@ class DeepContextualNetwork(SegmentationNetwork):
             many; ImageNet weights have 64.
 
     Raises:
-        ValueError: There are no such weights, or they are another network's.
+        ValueError: `num_classes` or `width` is below 1, or there are no such weights.
     """
 
     score_names = ("branches.0", "branches.1", "branches.2")
@@ -56,6 +56,7 @@ class DeepContextualNetwork(SegmentationNetwork):
 
     def __init__(self, num_classes: int, pretrained: bool | str = False, width: int = 64) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         layers: list[nn.Module] = []
         before = 3
         for stage, convs in enumerate((2, 2, 3, 3)):

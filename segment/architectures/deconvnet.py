@@ -13,7 +13,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from segment.architectures.layers import SegmentationNetwork, he_normal
+from segment.architectures.layers import SegmentationNetwork, check_positive, he_normal
 from segment.architectures.segnet import VGG16, Decoder, Encoder, load_vgg16, scaled
 
 
@@ -40,7 +40,7 @@ class DeconvNet(SegmentationNetwork):
         width: Channels of the first convolution; 64 in the paper. fc6 and fc7 have 64 times that.
 
     Raises:
-        ValueError: There are no such weights, or they are another network's.
+        ValueError: `num_classes` or `width` is below 1, or there are no such weights.
     """
 
     score_names = ("score",)
@@ -49,6 +49,7 @@ class DeconvNet(SegmentationNetwork):
 
     def __init__(self, num_classes: int, pretrained: bool | str = False, width: int = 64) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         deepest, full = 8 * width, 64 * width
         self.encoder = Encoder(scaled(VGG16, width))
         self.fc6 = nn.Sequential(nn.Conv2d(deepest, full, 7), nn.BatchNorm2d(full), nn.ReLU(True))

@@ -7,6 +7,8 @@ Differs from the paper: weights are torchvision's VGG-16, so photos are RGB, sca
 standard deviation; sizes are 8k + 1, on which Caffe's rounding of pools has nothing to round; all
 variants have the released 3x3 pools, where the first networks had 2x2. Multi-scale branches are
 scored each by itself and summed, as released, which is the paper's concatenation but for biases.
+"4x4" is table 2's DeepLab-CRF-4x4, whose input stride is 8 and whose field of view 224 pixels; its
+DeepLab-CRF, the same kernel at an input stride of 4 with 128 pixels, is absent.
 """
 
 from collections.abc import Iterable, Mapping
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures.backbones import VGG16Trunk
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, check_positive, zero_biases
 from segment.architectures.pretrained import (
     Weights,
     matching,
@@ -116,6 +118,7 @@ class DeepLabV1(SegmentationNetwork):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes)
         if variant not in FC6:
             raise ValueError(f"variant is {variant!r}; it can be {', '.join(map(repr, FC6))}.")
         kernel, dilation, channels = FC6[variant]
@@ -134,6 +137,7 @@ class DeepLabV1(SegmentationNetwork):
             scores = [f"branches.{place}.score" for place in range(len(levels))]
             self.score_names = ("head.fc8", *scores)
             self.head_names = ("head.fc8", "branches")
+            self.added_names = ("branches",)  # they may be put beside a LargeFOV that is trained
         if pretrained:
             load_vgg16(self, self.backbone, [self.head], pretrained)
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from segment.architectures.backbones import TimmBackbone, VGG16Trunk
 from segment.architectures.deeplab_v1 import LargeFOV, load_vgg16
-from segment.architectures.layers import SegmentationNetwork
+from segment.architectures.layers import SegmentationNetwork, check_positive
 
 RATES = {"small": (2, 4, 8, 12), "large": (6, 12, 18, 24)}  # ASPP-S and ASPP-L, figure 7
 SCALES = (1.0, 0.75, 0.5)  # section 4.1
@@ -52,6 +52,7 @@ class DeepLabV2(SegmentationNetwork):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes)
         if aspp not in RATES:
             raise ValueError(f"aspp is {aspp!r}; it can be 'small' or 'large'.")
         strides = (8,) if backbone == "vgg16" else (8, 16)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures.backbones import TimmBackbone
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, check_positive, zero_biases
 
 RATES = (6, 12, 18)  # section 3.3, at an output stride of 16
 
@@ -135,7 +135,8 @@ class DeepLabV3(SegmentationNetwork):
         pretrained: False, True for ImageNet weights, or the path of a file of weights.
 
     Raises:
-        ValueError: The backbone, its stride or multi-grid is not to be had, or the weights are not.
+        ValueError: `num_classes` or `width` is below 1, or the backbone, its stride, multi-grid
+            or weights are not to be had.
     """
 
     score_names = ("score",)
@@ -153,6 +154,7 @@ class DeepLabV3(SegmentationNetwork):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         check_output_stride("DeepLab v3", output_stride)
         self.backbone = TimmBackbone(backbone, output_stride, pretrained)
         if multi_grid is not None:

@@ -24,7 +24,7 @@ from segment.architectures.deeplab_v3 import (
     score_layer,
     set_multi_grid,
 )
-from segment.architectures.layers import SegmentationNetwork
+from segment.architectures.layers import SegmentationNetwork, check_positive
 from segment.architectures.xception import SeparableConv, Xception65
 
 LOW_CHANNELS = 48  # table 1
@@ -46,7 +46,8 @@ class DeepLabV3Plus(SegmentationNetwork):
         pretrained: False, True for ImageNet weights, or the path of a file of weights.
 
     Raises:
-        ValueError: The backbone, its stride or multi-grid is not to be had, or the weights are not.
+        ValueError: `num_classes` or `width` is below 1, or the backbone, its stride, multi-grid
+            or weights are not to be had.
     """
 
     score_names = ("score",)
@@ -64,6 +65,7 @@ class DeepLabV3Plus(SegmentationNetwork):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         check_output_stride("DeepLab v3+", output_stride)
         self.backbone: Xception65 | TimmBackbone
         if backbone.split(".")[0] == "xception65":

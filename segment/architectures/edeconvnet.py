@@ -14,7 +14,7 @@ from torch import Tensor
 
 from segment.architectures.deconvnet import DeconvNet
 from segment.architectures.fcn import FCN
-from segment.architectures.layers import SegmentationNetwork
+from segment.architectures.layers import SegmentationNetwork, check_positive
 
 
 class EDeconvNet(SegmentationNetwork):
@@ -27,7 +27,7 @@ class EDeconvNet(SegmentationNetwork):
         width: Channels of both networks' first convolution; 64 in the papers.
 
     Raises:
-        ValueError: `combination` is neither word.
+        ValueError: `combination` is neither word, or `num_classes` or `width` is below 1.
     """
 
     least = 224  # DeconvNet's
@@ -39,6 +39,7 @@ class EDeconvNet(SegmentationNetwork):
         width: int = 64,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         if combination not in ("mean", "product"):
             raise ValueError(f"combination is {combination!r}; it can be 'mean' or 'product'.")
         self.combination = combination

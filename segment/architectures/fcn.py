@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segment.architectures.backbones import TimmBackbone
+from segment.architectures.backbones import TimmBackbone, check_known
 from segment.architectures.classifiers import VGG16, AlexNet, Padding, load_torchvision
-from segment.architectures.layers import SegmentationNetwork
+from segment.architectures.layers import SegmentationNetwork, check_positive
 
 # Rows and columns cut off where maps meet, so that cells lie on cells despite the padding of 100.
 CROP_POOL4, CROP_POOL3 = 5, 9
@@ -76,7 +76,8 @@ class FCN(SegmentationNetwork):
         width: Channels of the first layer of VGG-16 and AlexNet.
 
     Raises:
-        ValueError: The choices do not go together, or the weights are not to be had.
+        ValueError: The choices do not go together, `num_classes` or `width` is below 1, or the
+            weights are not to be had.
     """
 
     scale_pool4: Tensor
@@ -94,6 +95,7 @@ class FCN(SegmentationNetwork):
         width: int = 64,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         is_timm = backbone not in ("vgg16", "alexnet")
         strides = (32,) if backbone == "alexnet" else (32, 16, 8)
         if stride not in strides:
@@ -109,6 +111,8 @@ class FCN(SegmentationNetwork):
             )
         if padding not in ("original", "same"):
             raise ValueError(f"padding is {padding!r}; it can be 'original' or 'same'.")
+        if is_timm:
+            check_known(backbone)
         if is_timm and (padding != "same" or width != 64):
             raise ValueError(
                 f"FCN on {backbone} takes padding 'same' and width 64; others are for vgg16 and "

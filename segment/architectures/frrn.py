@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, check_positive, zero_biases
 
 # (pooling, units, multiple of the base width) of every stage, down and up again
 STAGES = {
@@ -136,7 +136,8 @@ class FRRN(SegmentationNetwork):
             again for the gradient: less memory, more time, the same gradient.
 
     Raises:
-        ValueError: There is no such variant, or `width` is not a multiple of 3.
+        ValueError: There is no such variant, `width` is not a multiple of 3, or `num_classes` is
+            below 1.
     """
 
     score_names = ("head.score",)
@@ -149,6 +150,7 @@ class FRRN(SegmentationNetwork):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes)
         if variant not in STAGES:
             raise ValueError(f"variant is {variant!r}; FRRN can be 'A' or 'B'.")
         if width < 3 or width % 3:

@@ -75,6 +75,17 @@ class SegmentationNetwork(nn.Module):
         return any(name.startswith(f"{head}.") for head in heads)
 
 
+def check_positive(**given: int) -> None:
+    """Refuse a `width` or a `num_classes` that leaves a layer without channels.
+
+    Raises:
+        ValueError: One of those given is below 1.
+    """
+    for name, value in given.items():
+        if value < 1:
+            raise ValueError(f"{name} is {value}; give at least 1.")
+
+
 def zero_biases(layers: Iterable[nn.Module]) -> None:
     """Set the biases of convolutions to 0, which torch draws at random."""
     for layer in layers:

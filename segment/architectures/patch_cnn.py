@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segment.architectures.layers import SegmentationNetwork, he_normal
+from segment.architectures.layers import SegmentationNetwork, check_positive, he_normal
 
 Mode = Literal["naive", "fully_convolutional", "shift_and_stitch", "dense"]
 WINDOW = 95  # pixels: 95, 92, 46, 42, 21, 18, 9, 6, 3, 1
@@ -40,13 +40,14 @@ class PatchCNN(SegmentationNetwork):
         width: Channels of the convolutions, 48 in the paper.
 
     Raises:
-        ValueError: There is no such mode.
+        ValueError: There is no such mode, or `num_classes` or `width` is below 1.
     """
 
     score_names = ("layers.score",)
 
     def __init__(self, num_classes: int, mode: Mode = "dense", width: int = 48) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         if mode not in get_args(Mode):
             allowed = ", ".join(map(repr, get_args(Mode)))
             raise ValueError(f"mode is {mode!r}; it can be one of {allowed}.")

@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, check_positive, zero_biases
 
 DILATIONS = (1, 1, 2, 4, 8, 16, 1)  # table 1, of the 3x3 convolutions
 
@@ -29,7 +29,7 @@ class PlainFCN(SegmentationNetwork):
         width: Channels of the plain stack.
 
     Raises:
-        ValueError: There is no such variant, or none of that depth or width.
+        ValueError: There is no such variant, or none of that depth, width or number of classes.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class PlainFCN(SegmentationNetwork):
         width: int = 64,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         if variant not in ("plain", "context"):
             raise ValueError(f"variant is {variant!r}; it can be 'plain' or 'context'.")
         if variant == "context" and (depth, width) != (8, 64):

@@ -44,8 +44,11 @@ PACKAGES = {
 }
 
 
-def read_weights(path: str | Path) -> Weights:
-    """Read a file of tensors by name, or of a dict that has one as its `state_dict`.
+def read_weights(path: str | Path) -> tuple[Weights, str]:
+    """Read tensors by name: a file of them, or of a dict with a `state_dict`, as runs write it.
+
+    Returns:
+        The tensors, a checkpoint's by its network's own names; and what error messages call them.
 
     Raises:
         ValueError: There is no such file, it needs more than tensors to load, or it holds others.
@@ -58,8 +61,14 @@ def read_weights(path: str | Path) -> Weights:
             f"{path}: cannot be read as weights ({_line(error)}); give a file that "
             f"`torch.save(network.state_dict(), path)` wrote."
         ) from error
+    source = str(path)
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
-        content = content["state_dict"]
+        tensors, run = content["state_dict"], content.get("segment")
+        if isinstance(run, Mapping):  # SegmentationModule writes it beside its network's tensors
+            source += f" (a checkpoint of {str(run.get('class_name')).removesuffix('Module')})"
+            ours = "network."
+            tensors = {k.removeprefix(ours): v for k, v in tensors.items() if k.startswith(ours)}
+        content = tensors
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds {type(content).__name__}, not tensors by name.")
     for key, value in content.items():
@@ -67,7 +76,7 @@ def read_weights(path: str | Path) -> Weights:
             raise ValueError(f"{path}: {key!r} is {type(value).__name__}, not a tensor by name.")
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             raise ValueError(f"{path}: {key!r} is a sparse, quantized or empty tensor.")
-    return dict(content)
+    return dict(content), source
 
 
 def torchvision_weights(
@@ -85,7 +94,7 @@ def torchvision_weights(
         ValueError: There are no such weights.
     """
     if isinstance(pretrained, str):
-        return read_weights(pretrained), pretrained
+        return read_weights(pretrained)
     published = torchvision.models.get_model_weights(name)[tag]
     ways = {published.url: lambda: published.get_state_dict(check_hash=True)}
     return first_that_works(name, ways), f"torchvision's {name}"
@@ -107,15 +116,14 @@ def load_timm(features: nn.Module, name: str, pretrained: bool | str) -> None:
     with torch.device("meta"):
         whole = timm.create_model(name).state_dict()
     if isinstance(pretrained, str):
-        weights = read_weights(pretrained)
+        weights, source = read_weights(pretrained)
         ours = "backbone.features."
         if any(key.startswith(ours) for key in weights):
             mine = {k.removeprefix(ours): v for k, v in weights.items() if k.startswith(ours)}
-            features.load_state_dict(matching(mine, own, pretrained), strict=False)
+            features.load_state_dict(matching(mine, own, source), strict=False)
             return
-        source = pretrained
         if name.split(".")[0] in PACKAGES and not weights.keys() & whole.keys():
-            weights = _in_order(weights, whole, pretrained)
+            weights = _in_order(weights, source, whole)
     else:
         source = name
         weights = _imagenet_timm(name, whole)
@@ -173,8 +181,7 @@ def _other_classes(given: Tensor, own: Tensor) -> bool:
 
 def _installed(package: Package, whole: Mapping[str, Tensor]) -> Weights:
     holder = getattr(importlib.import_module(package.module), package.class_name)
-    path = holder.get_model_file_path()
-    return _in_order(read_weights(path), whole, path)
+    return _in_order(*read_weights(holder.get_model_file_path()), whole)
 
 
 def _imagenet_timm(name: str, whole: Mapping[str, Tensor]) -> Weights:
@@ -217,7 +224,7 @@ def first_that_works(name: str, ways: Mapping[str, Callable[[], Weights]]) -> We
     )
 
 
-def _in_order(weights: Weights, own: Mapping[str, Tensor], source: object) -> Weights:
+def _in_order(weights: Weights, source: object, own: Mapping[str, Tensor]) -> Weights:
     if len(weights) != len(own):
         raise ValueError(f"{source}: holds {len(weights)} tensors; the network has {len(own)}.")
     for (given, tensor), (name, expected) in zip(weights.items(), own.items(), strict=True):

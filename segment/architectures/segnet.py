@@ -17,7 +17,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from segment.architectures.layers import SegmentationNetwork, he_normal
+from segment.architectures.layers import SegmentationNetwork, check_positive, he_normal
 from segment.architectures.pretrained import matching, torchvision_weights
 
 # Channels of each convolution between two pools, in units of `width` (VGG's table 1, column D).
@@ -102,7 +102,7 @@ class SegNet(SegmentationNetwork):
         width: Channels of the first convolution; 64 in the paper.
 
     Raises:
-        ValueError: There are no such weights, or they are another network's.
+        ValueError: `num_classes` or `width` is below 1, or there are no such weights.
     """
 
     score_names = ("score",)
@@ -111,6 +111,7 @@ class SegNet(SegmentationNetwork):
 
     def __init__(self, num_classes: int, pretrained: bool | str = False, width: int = 64) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         self.encoder = Encoder(scaled(VGG16, width), ceil_mode=True)
         # conv5_3_D to conv1_2_D; where channels become fewer, the last one before an unpooling does
         # it, because switches are of one channel each.
@@ -146,6 +147,9 @@ class SegNetBasic(SegmentationNetwork):
     Args:
         num_classes: Number of classes C, background included.
         width: Channels of every convolution; 64 in the paper.
+
+    Raises:
+        ValueError: `num_classes` or `width` is below 1.
     """
 
     # Photos keep their 8-bit values: on values around 1 the normalization would do nothing.
@@ -155,6 +159,7 @@ class SegNetBasic(SegmentationNetwork):
 
     def __init__(self, num_classes: int, width: int = 64) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         self.normalize = nn.LocalResponseNorm(5, alpha=1e-4, beta=0.75)
         self.encoder = Encoder([[width]] * 4, kernel_size=7, ceil_mode=True)
         # Without ReLU: the decoder is linear between its unpoolings.

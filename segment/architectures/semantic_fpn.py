@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures.backbones import TimmBackbone
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.layers import SegmentationNetwork, check_positive, zero_biases
 
 
 class ConvGNReLU(nn.Sequential):
@@ -51,6 +51,7 @@ class SemanticFPN(SegmentationNetwork):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes)
         if width < 64 or width % 64:
             raise ValueError(
                 f"width is {width}; give a multiple of 64, as half of it is normalized in 32 "
@@ -76,9 +77,10 @@ class SemanticFPN(SegmentationNetwork):
         zero_biases([*self.lateral, *self.output, self.score])
         self.mean, self.std = self.backbone.mean, self.backbone.std
         self.unit, self.remainder = self.backbone.unit, self.backbone.remainder
-        self.least = self.unit + self.remainder
         # Whether the outermost cells sit on the photo's corner pixels.
         self.corners = self.backbone.alignment != "half_pixel"
+        # Group normalization cannot take the mean of a single value, so the coarsest map has 2x2.
+        self.least = self.unit + (self.remainder or self.unit)
 
     def pyramid(self, image: Tensor) -> list[Tensor]:
         """P2 to P5: features of strides 4, 8, 16 and 32, each float (N, width, h, w)."""

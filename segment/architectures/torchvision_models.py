@@ -18,7 +18,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segment.architectures.layers import SegmentationNetwork
+from segment.architectures.layers import SegmentationNetwork, check_positive
 from segment.architectures.pretrained import (
     load_weights,
     matching,
@@ -43,6 +43,7 @@ class _TorchvisionNetwork(SegmentationNetwork):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes)
         if backbone not in ("resnet50", "resnet101"):
             raise ValueError(f"backbone is {backbone!r}; it can be 'resnet50' or 'resnet101'.")
         model = torchvision.models.get_model(

@@ -15,8 +15,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from segment.architectures.backbones import TimmBackbone
-from segment.architectures.layers import SegmentationNetwork, zero_biases
+from segment.architectures.backbones import TimmBackbone, check_known
+from segment.architectures.layers import SegmentationNetwork, check_positive, zero_biases
 from segment.architectures.patch_cnn import mirror_pad
 
 MARGIN = 92  # pixels that unpadded convolutions take off each side: 572 in, 388 out, figure 1
@@ -66,7 +66,8 @@ class UNet(SegmentationNetwork):
         pretrained: Weights of the backbone: False, True for ImageNet's, or the path of a file.
 
     Raises:
-        ValueError: The choices exclude each other, or there is no such backbone.
+        ValueError: The choices exclude each other, `num_classes` or `width` is below 1, or
+            there is no such backbone.
     """
 
     def __init__(
@@ -79,11 +80,14 @@ class UNet(SegmentationNetwork):
         pretrained: bool | str = False,
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         if backbone is None and pretrained:
             raise ValueError(
                 "U-Net's own encoder has no pretrained weights; set pretrained to false, or name a "
                 "timm backbone."
             )
+        if backbone is not None:
+            check_known(backbone)
         if backbone is not None and not padded:
             raise ValueError(f"the backbone {backbone} pads its convolutions; set padded to true.")
         self.padded = padded

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from segment.architectures.layers import SegmentationNetwork, he_normal, zero_biases
+from segment.architectures.layers import SegmentationNetwork, check_positive, he_normal, zero_biases
 
 Upsampling = Literal[
     "nearest",
@@ -107,7 +107,7 @@ class UpsamplingNet(SegmentationNetwork):
         width: Channels of the first stage; each stage down doubles them.
 
     Raises:
-        ValueError: `upsampling` is none of these.
+        ValueError: `upsampling` is none of these, or `num_classes` or `width` is below 1.
     """
 
     score_names = ("score",)
@@ -117,6 +117,7 @@ class UpsamplingNet(SegmentationNetwork):
         self, num_classes: int, upsampling: Upsampling = "nearest", width: int = 32
     ) -> None:
         super().__init__()
+        check_positive(num_classes=num_classes, width=width)
         if upsampling not in get_args(Upsampling):
             forms = ", ".join(map(repr, get_args(Upsampling)))
             raise ValueError(f"upsampling is {upsampling!r}; it can be {forms}.")

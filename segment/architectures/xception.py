@@ -10,7 +10,7 @@ convolutions, where the paper says that all have. Layers have timm's names, so t
 
 from torch import Tensor, nn
 
-from segment.architectures.backbones import Alignment
+from segment.architectures.backbones import Alignment, check_known
 from segment.architectures.pretrained import load_timm
 
 # Channels of the three convolutions of each block, and whether the third one strides (figure 4).
@@ -148,7 +148,7 @@ class Xception65(nn.Module):
         name: timm's name of the ImageNet weights; `tf_in1k` are the authors'.
 
     Raises:
-        ValueError: The stride is another, or the weights are not to be had.
+        ValueError: The stride is another, timm has no such name, or no weights are to be had.
     """
 
     channels = 2048
@@ -166,6 +166,7 @@ class Xception65(nn.Module):
         super().__init__()
         if output_stride not in (8, 16, 32):
             raise ValueError(f"output_stride is {output_stride}; it can be 8, 16 or 32.")
+        check_known(name)
         self.output_stride = self.unit = output_stride
         blocks = []
         channels, stride, dilation = 64, 2, 1

@@ -91,8 +91,8 @@ class DeepLabV1Module(_DeepLab):
     """DeepLab v1 as in section 5 of its paper: SGD 1e-3, the classifier at ten times that.
 
     The paper trains the branches of `msc_largefov` behind a LargeFOV that stays as it is; here all
-    is trained together, the branches at the classifier's rate, as in its release. `pretrained` may
-    be a run of `largefov`.
+    is trained together, the branches at the classifier's rate, as in its release. `weights` may be
+    a checkpoint of `largefov`, classifier and all, and so may `pretrained`, but for its fc8.
 
     Args:
         num_classes: Number of classes C, background included.

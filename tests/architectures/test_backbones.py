@@ -3,10 +3,10 @@
 import pytest
 import timm
 import torch
-from alignment import averaging, centroid
+from alignment import averaging, centroid, without_squeezing
 from torch import nn
 
-from segment.architectures import DeepLabV1, DeepLabV2
+from segment.architectures import FCN, DeepLabV1, DeepLabV2, DeepLabV3Plus, UNet
 from segment.architectures.backbones import TimmBackbone, VGG16Trunk
 
 
@@ -17,6 +17,9 @@ from segment.architectures.backbones import TimmBackbone, VGG16Trunk
         (lambda: DeepLabV2(2, "resnet50", "small"), 297),
         (lambda: DeepLabV2(2, "tf_efficientnet_lite0", "small"), 289),
         (lambda: DeepLabV2(2, "tf_efficientnet_lite0", "small", output_stride=16), 289),
+        (lambda: DeepLabV2(2, "regnetx_002", "small"), 297),
+        (lambda: DeepLabV2(2, "mobilenetv3_small_100", "small"), 297),
+        (lambda: DeepLabV2(2, "efficientnet_b0", "small"), 297),
         (lambda: DeepLabV2(2, "convnext_atto", "small"), 288),
         (lambda: DeepLabV2(2, "convnext_atto", "small", output_stride=16), 288),
     ],
@@ -40,21 +43,42 @@ def test_same_padding_lies_right_at_stride_8_on_every_scale_of_a_valid_photo(siz
     assert (row, column) == pytest.approx((9 * 8, 11 * 8), abs=0.1)
 
 
-@pytest.mark.parametrize("name", ["resnet50", "tf_efficientnet_lite0"])
-def test_dilation_samples_the_function_that_striding_does(name) -> None:
+def at_every_stride(name: str) -> list[TimmBackbone]:
+    """Of strides 8, 16 and 32, with the same weights."""
     torch.manual_seed(0)
-    fine = TimmBackbone(name, 8).eval()
-    middle = TimmBackbone(name, 16).eval()
-    coarse = TimmBackbone(name, 32).eval()
-    for other in (middle, coarse):
-        other.load_state_dict(fine.state_dict())
+    networks = [TimmBackbone(name, stride).eval() for stride in (8, 16, 32)]
+    for module in networks[0].modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)  # 0 at first in residual branches
+            nn.init.normal_(module.bias, std=0.2)
+    for other in networks[1:]:
+        other.load_state_dict(networks[0].state_dict())
+    return networks
+
+
+@torch.no_grad()
+def apart(networks: list[TimmBackbone]) -> list[float]:
+    """By how much strides 8 and 16 differ from 32 where they share cells, over the largest."""
     image = torch.randn(1, 3, 161, 129)
-    with torch.no_grad():
-        expected = coarse(image)
-        assert expected.shape[-2:] == (6, 5)
-        scale = expected.abs().max()
-        assert (fine(image)[..., ::4, ::4] - expected).abs().max() < 1e-5 * scale
-        assert (middle(image)[..., ::2, ::2] - expected).abs().max() < 1e-5 * scale
+    fine, middle, coarse = (network(image) for network in networks)
+    assert coarse.shape[-2:] == (6, 5)
+    pairs = [(fine[..., ::4, ::4], coarse), (middle[..., ::2, ::2], coarse)]
+    return [((a - b).abs().max() / b.abs().max()).item() for a, b in pairs]
+
+
+@pytest.mark.parametrize("name", ["resnet50", "tf_efficientnet_lite0", "regnetx_002"])
+def test_dilation_samples_the_function_that_striding_does(name) -> None:
+    assert max(apart(at_every_stride(name))) < 1e-5
+
+
+@pytest.mark.parametrize(
+    "name", ["regnety_002", "mobilenetv3_small_100", "efficientnet_b0", "mixnet_s"]
+)
+def test_nothing_but_squeeze_and_excite_differs_between_strides(name) -> None:
+    networks = at_every_stride(name)
+    found = apart(networks)
+    assert 0.002 < min(found) < max(found) < 0.1
+    assert max(apart([without_squeezing(network) for network in networks])) < 1e-5
 
 
 @pytest.mark.parametrize(("pixels", "cells"), [(321, 41), (513, 65)])
@@ -78,6 +102,7 @@ def test_vgg_stages_are_as_wide_as_published() -> None:
     assert sum(p.numel() for p in trunk.parameters()) == 14_714_688
 
 
+@pytest.mark.parametrize("stride", [8, 16])
 @pytest.mark.parametrize(
     ("name", "channels", "mean"),
     [
@@ -90,11 +115,13 @@ def test_vgg_stages_are_as_wide_as_published() -> None:
         ("convnext_atto", 320, 0.485),
         ("regnetx_002", 368, 0.485),
         ("mixnet_s", 200, 0.485),
+        ("xception65", 2048, 0.5),
     ],
 )
-def test_these_families_work(name, channels, mean) -> None:
-    network = DeepLabV2(3, name).eval()
+def test_these_families_work(name, channels, mean, stride) -> None:
+    network = DeepLabV2(3, name, output_stride=stride).eval()
     height, width = network.valid_size(60, 70)
+    assert network.backbone(torch.zeros(1, 3, 65, 65)).shape[-1] == 64 // stride + network.remainder
     assert network.backbone.channels == channels
     assert len(network.mean) == len(network.std) == 3
     assert network.mean[0] == pytest.approx(mean)
@@ -118,10 +145,20 @@ def test_refuses_families_that_cannot_dilate_and_names_those_that_can(name) -> N
         TimmBackbone(name)
 
 
-@pytest.mark.parametrize("name", ["resnet_eighteen", "resnet18.nonsense"])
-def test_refuses_a_name_timm_does_not_have(name) -> None:
+@pytest.mark.parametrize("name", ["resnet_eighteen", "resnet18.nonsense", "xception65.nonsense"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda name: TimmBackbone(name),
+        lambda name: FCN(3, backbone=name),
+        lambda name: UNet(3, backbone=name),
+        lambda name: DeepLabV2(3, name),
+        lambda name: DeepLabV3Plus(3, name),
+    ],
+)
+def test_refuses_a_name_timm_does_not_have(make, name) -> None:
     with pytest.raises(ValueError, match=f"{timm.__version__} has no network '{name}'"):
-        TimmBackbone(name)
+        make(name)
 
 
 def test_refuses_a_stride_nothing_has() -> None:

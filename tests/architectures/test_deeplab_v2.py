@@ -1,5 +1,6 @@
 import pytest
 import torch
+from alignment import averaging, centroid
 from torch import nn
 from torch.nn import functional as F
 
@@ -85,6 +86,16 @@ def test_multi_scale_is_the_maximum_over_scales_made_by_hand() -> None:
         for score, expected in zip(found, [full, three_quarters, half, largest], strict=True):
             torch.testing.assert_close(score, expected)
         torch.testing.assert_close(network(image), resize(largest, 97, 65))
+
+
+def test_a_pixel_s_score_is_centred_on_that_pixel_over_all_scales() -> None:
+    network = averaging(DeepLabV2(2, "resnet18", "small", multi_scale=True))
+    assert network.valid_size(289, 289) == (289, 289)
+    # All scales score 0, so that their maximum hears each of them.
+    image = torch.zeros(1, 3, 289, 289, requires_grad=True)
+    rows, columns = torch.arange(130, 162), torch.arange(100, 132)
+    row, column = centroid(network(image)[0, 0, rows, columns], image)
+    assert (row, column) == pytest.approx((145.5, 115.5), abs=0.1)
 
 
 @pytest.mark.parametrize(

@@ -149,20 +149,24 @@ def test_both_ways_into_the_decoder_matter(separable) -> None:
     torch.manual_seed(0)
     network = settle(small(separable=separable))
     image = torch.randn(1, 3, 65, 65)
+    given = []
+    network.decoder.register_forward_pre_hook(lambda _, inputs: given.append(inputs[0]))
     with torch.no_grad():
         whole = network(image)
         assert torch.equal(network(image), whole)
-        changed = []
-        for part in (network.low, network.aspp.project):
+        (before, _), ways = given, {"context": slice(0, 16), "low": slice(16, 16 + 48)}
+        for way, part in (("low", network.low), ("context", network.aspp.project)):
             kept = part[1].weight.clone(), part[1].bias.clone()
             part[1].weight.zero_()
             part[1].bias.zero_()
-            changed.append(network(image))
+            changed = network(image)
+            assert (changed - whole).abs().max() > 1e-2 * whole.abs().max()
+            for name, channels in ways.items():
+                found, expected = given[-1][:, channels], before[:, channels]
+                assert expected.any()
+                assert torch.equal(found, torch.zeros_like(expected) if name == way else expected)
             part[1].weight.copy_(kept[0])
             part[1].bias.copy_(kept[1])
-    without_low, without_context = changed
-    assert (without_low - whole).abs().max() > 1e-2 * whole.abs().max()
-    assert (without_context - whole).abs().max() > 1e-2 * whole.abs().max()
 
 
 def test_without_the_encoder_the_decoder_sees_stride_4() -> None:

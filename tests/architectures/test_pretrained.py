@@ -60,7 +60,9 @@ def test_package_weights_and_normalization_belong_together() -> None:
 
 def test_a_file_of_the_package_s_own_names_will_do() -> None:
     network = TimmBackbone("tf_efficientnet_lite0", pretrained=LITE0)
-    assert torch.equal(network.features.conv_stem.weight, read_weights(LITE0)["_conv_stem.weight"])
+    assert torch.equal(
+        network.features.conv_stem.weight, read_weights(LITE0)[0]["_conv_stem.weight"]
+    )
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "convnext_atto", "mobilenetv3_small_050"])

@@ -177,6 +177,17 @@ def test_every_parameter_learns_from_a_single_photo() -> None:
     assert [n for n, p in network.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+@pytest.mark.parametrize(
+    ("backbone", "least"), [("test_resnet", 33), ("vgg11_bn", 64), ("convnext_atto", 64)]
+)
+def test_one_photo_of_the_least_size_trains(backbone, least) -> None:
+    network = small(backbone).train()
+    assert network.valid_size(1, 1) == (least, least)
+    assert network(torch.randn(1, 3, least, least)).isfinite().all()
+    with pytest.raises(ValueError, match=f"got 32x32. Pad it to {least}x{least}"):
+        network(torch.randn(1, 3, 32, 32))
+
+
 def test_all_but_the_backbone_starts_anew() -> None:
     with torch.device("meta"):
         network = small()

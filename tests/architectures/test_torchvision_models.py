@@ -1,3 +1,5 @@
+from hashlib import sha256
+
 import pytest
 import torch
 import torchvision
@@ -9,6 +11,23 @@ from segment.architectures import TorchvisionDeepLabV3, TorchvisionFCN
 from segment.architectures.pretrained import load_weights
 
 NETWORKS = {"fcn": TorchvisionFCN, "deeplabv3": TorchvisionDeepLabV3}
+# sha256 of the sorted lines "name shape" ("classifier.4.bias 21") of every tensor: torchvision 0.21
+# and 0.29 give these, and so must their published files, which they load strictly.
+SAVED = {
+    "fcn_resnet50": "081dc3d2a83d820294b793eaaa0bf41a62bf08519162b2944bb3ccb6042c0295",
+    "fcn_resnet101": "4b6c02fc8421e7d3dd5f01bb8cb35a99345574afee6f2b468fd341759e32a40d",
+    "deeplabv3_resnet50": "0784418d14d70969d54df6ca49332cca92eaa41a22120351c872cda3b2128d2c",
+    "deeplabv3_resnet101": "2023723c6cdc37892600544d7badba6483c3e06157165fc32a6d5a63bb9fcf7f",
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_names_and_shapes_are_those_of_the_published_files(name) -> None:
+    family, backbone = name.split("_")
+    with torch.device("meta"):
+        tensors = NETWORKS[family](21, backbone, auxiliary=True).state_dict()
+    lines = sorted(f"{key} {'x'.join(map(str, value.shape))}" for key, value in tensors.items())
+    assert sha256("\n".join(lines).encode()).hexdigest() == SAVED[name]
 
 
 @pytest.mark.parametrize("auxiliary", [False, True])

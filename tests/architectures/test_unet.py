@@ -55,8 +55,13 @@ def by_hand(w: dict[str, torch.Tensor], x: torch.Tensor, padded: bool) -> torch.
     """Figure 1, with the pixels per side that it crops."""
 
     def double(x: torch.Tensor, name: str) -> torch.Tensor:
-        for i in (0, 2):
-            x = F.conv2d(x, w[f"{name}.{i}.weight"], w[f"{name}.{i}.bias"], padding=int(padded))
+        norms = f"{name}.1.weight" in w  # then between each convolution and its ReLU
+        for i in (0, 3) if norms else (0, 2):
+            bias = None if norms else w[f"{name}.{i}.bias"]
+            x = F.conv2d(x, w[f"{name}.{i}.weight"], bias, padding=int(padded))
+            if norms:
+                keys = ("running_mean", "running_var", "weight", "bias")
+                x = F.batch_norm(x, *(w[f"{name}.{i + 1}.{key}"] for key in keys))
             x = x.relu()
         return x
 
@@ -85,6 +90,21 @@ def test_is_figure_1_made_by_hand() -> None:
         torch.testing.assert_close(found, by_hand(inside.state_dict(), image, padded=False))
         image = image[..., :48, :64]
         torch.testing.assert_close(padded(image), by_hand(padded.state_dict(), image, padded=True))
+
+
+def test_norms_stand_between_each_convolution_and_its_relu() -> None:
+    torch.manual_seed(0)
+    network = UNet(3, padded=True, batch_norm=True, width=4).eval()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.running_mean, module.weight, module.bias):
+                nn.init.normal_(values, 0.3, 0.5)
+            nn.init.uniform_(module.running_var, 0.5, 2)
+    image = torch.randn(2, 3, 48, 64)
+    with torch.no_grad():
+        expected = by_hand(network.state_dict(), image, padded=True)
+        assert expected.std() > 0.01
+        torch.testing.assert_close(network(image), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_timm_encoder_continues_two_levels_of_our_own() -> None:

@@ -1,3 +1,4 @@
+import numpy as np
 import torch
 from torchvision import tv_tensors
 
@@ -84,6 +85,38 @@ def test_elastic_deformation_shifts_its_nodes_by_the_given_pixels() -> None:
     assert out["image"].dtype == torch.uint8
     assert out["image_id"] == 7
     assert not torch.equal(outs[0]["mask"], outs[1]["mask"])
+
+
+def bicubic(size: int, nodes: int = 3) -> np.ndarray:
+    """What each of `size` pixels takes of the nodes, the outermost being the outermost pixels'."""
+    weights = np.zeros((size, nodes))
+    for pixel in range(size):
+        place = pixel * (nodes - 1) / (size - 1)
+        for node in range(int(place) - 1, int(place) + 3):
+            t, a = abs(place - node), -0.75  # Keys' kernel, as torch has it
+            near = (a + 2) * t**3 - (a + 3) * t**2 + 1
+            far = a * t**3 - 5 * a * t**2 + 8 * a * t - 4 * a
+            tap = near if t <= 1 else far if t < 2 else 0.0
+            weights[pixel, min(max(node, 0), nodes - 1)] += tap
+    return weights
+
+
+def test_elastic_deformation_is_a_bicubic_surface_over_three_by_three_nodes() -> None:
+    height, width = 121, 201
+    columns = torch.arange(width, dtype=torch.uint8).expand(height, width)
+    rows = torch.arange(height, dtype=torch.uint8)[:, None].expand(height, width)
+    image = tv_tensors.Image(torch.stack([columns, rows, columns]))
+    before = {"image": image, "mask": tv_tensors.Mask(columns.long()), "image_id": 7}
+    torch.manual_seed(1)
+    out = ElasticDeformation(10.0)(before)["image"][:2].numpy()
+    torch.manual_seed(1)
+    moves = 10 * torch.randn(1, 2, 3, 3)[0].double().numpy()  # pixels, to the right and down
+    # Every pixel shows the column and the row that it came from.
+    expected = bicubic(height) @ moves @ bicubic(width).T + np.stack([columns, rows])
+    limits = np.array([width, height])[:, None, None] - 1
+    inside = ((expected >= 0) & (expected <= limits)).all(0)
+    assert inside.mean() > 0.5
+    assert np.abs(out - expected)[:, inside].max() < 0.51  # 8 bits round
 
 
 def test_elastic_deformation_marks_what_lies_outside_as_unlabelled() -> None:
