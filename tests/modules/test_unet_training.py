@@ -195,12 +195,6 @@ def test_refuses_to_weigh_borders_without_instances() -> None:
         small(padded=True).loss(*photo(32, 32)[:2])
 
 
-def test_trains_as_the_paper_says() -> None:
-    optimizer = small().optimization.optimizer(small().parameter_groups())
-    assert isinstance(optimizer, torch.optim.SGD)
-    assert [group["momentum"] for group in optimizer.param_groups] == [0.99, 0.99]
-
-
 def test_scores_a_photo_of_any_size_in_tiles_or_at_once() -> None:
     image = photo(75, 101)[0]
     whole = small()(image)
