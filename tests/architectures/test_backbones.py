@@ -78,6 +78,12 @@ def test_vgg_stages_are_as_wide_as_published() -> None:
     assert sum(p.numel() for p in trunk.parameters()) == 14_714_688
 
 
+@pytest.mark.parametrize(("name", "count"), [("resnet50", 23_508_032), ("resnet101", 42_500_160)])
+def test_a_resnet_trunk_has_as_many_parameters_as_published(name, count) -> None:
+    with torch.device("meta"):
+        assert sum(p.numel() for p in TimmBackbone(name).parameters()) == count
+
+
 @pytest.mark.parametrize(
     ("name", "channels", "mean"),
     [

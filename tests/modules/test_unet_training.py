@@ -195,6 +195,12 @@ def test_refuses_to_weigh_borders_without_instances() -> None:
         small(padded=True).loss(*photo(32, 32)[:2])
 
 
+def test_builds_the_released_network_where_that_is_asked_for() -> None:
+    with torch.device("meta"):
+        module = UNetModule(21, release=True)
+    assert sum(p.numel() for p in module.parameters()) == 31_102_741
+
+
 def test_scores_a_photo_of_any_size_in_tiles_or_at_once() -> None:
     image = photo(75, 101)[0]
     whole = small()(image)
