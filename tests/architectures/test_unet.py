@@ -95,21 +95,6 @@ def test_is_figure_1_made_by_hand() -> None:
         torch.testing.assert_close(padded(image), by_hand(padded.state_dict(), image, padded=True))
 
 
-def test_the_released_decoder_has_128_channels_at_full_size_and_relus() -> None:
-    with torch.device("meta"):
-        network = UNet(2, release=True)
-    assert [up.out_channels for up in network.up] == [128, 128, 256, 512]
-    assert network.fuse[0][0].in_channels == 192
-    torch.manual_seed(0)
-    network = UNet(3, width=4, release=True).eval()
-    for parameter in network.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    image = torch.randn(1, 3, 188, 188)
-    with torch.no_grad():
-        expected = by_hand(network.state_dict(), image, padded=False, release=True)
-        torch.testing.assert_close(network.score_inside(image), expected)
-
-
 def test_the_timm_encoder_continues_two_levels_of_our_own() -> None:
     torch.manual_seed(0)
     network = UNet(3, padded=True, width=4, backbone="resnet18").eval()
@@ -153,6 +138,21 @@ def test_dropout_of_one_half_is_on_the_two_deepest_levels_of_the_paper_s_form() 
     network.score_inside(torch.randn(1, 3, 188, 188))
     level, skip = seen
     assert torch.equal(skip, level[..., 4:-4, 4:-4])
+
+
+def test_the_released_decoder_has_128_channels_at_full_size_and_relus() -> None:
+    with torch.device("meta"):
+        network = UNet(2, release=True)
+    assert [up.out_channels for up in network.up] == [128, 128, 256, 512]
+    assert network.fuse[0][0].in_channels == 192
+    torch.manual_seed(0)
+    network = UNet(3, width=4, release=True).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    image = torch.randn(1, 3, 188, 188)
+    with torch.no_grad():
+        expected = by_hand(network.state_dict(), image, padded=False, release=True)
+        torch.testing.assert_close(network.score_inside(image), expected)
 
 
 def test_weights_start_as_wide_as_the_paper_says() -> None:
