@@ -62,11 +62,11 @@ class UNet(SegmentationNetwork):
             in the paper, 92 pixels are lost on each side, and photos are mirrored there beforehand.
         batch_norm: Whether batch normalization replaces the biases of 3x3 convolutions.
         width: Channels of the first level; every level down doubles them.
-        release: Whether, as in the released network, transposed convolutions have a ReLU, and the
-            last of them gives as many channels as the level below has.
         backbone: None for the paper's encoder, or a timm name, whose features at strides 4 to 32
             follow two levels of U-Net's own; only `padded`.
         pretrained: Weights of the backbone: False, True for ImageNet's, or the path of a file.
+        release: Whether, as in the released network, transposed convolutions have a ReLU, and the
+            last of them gives as many channels as the level below has.
 
     Raises:
         ValueError: The choices exclude each other, or there is no such backbone.
@@ -78,9 +78,9 @@ class UNet(SegmentationNetwork):
         padded: bool = False,
         batch_norm: bool = False,
         width: int = 64,
-        release: bool = False,
         backbone: str | None = None,
         pretrained: bool | str = False,
+        release: bool = False,
     ) -> None:
         super().__init__()
         if backbone is None and pretrained:

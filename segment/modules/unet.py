@@ -32,9 +32,9 @@ class UNetModule(SegmentationModule):
         padded: Convolutions pad, and a crop counts up to its edge.
         batch_norm: Batch normalization after 3x3 convolutions.
         width: Channels of the first level.
-        release: The decoder of the released network, not the paper's: see `UNet`.
         backbone: A timm model as the encoder, only with `padded`; null for the paper's own.
         pretrained: ImageNet weights of the backbone: true, false, or a path.
+        release: The decoder of the released network, not the paper's: see `UNet`.
         border_weight: w0, what a pixel at the borders of two objects weighs on top; 0 weighs none.
         border_sigma: Pixels over which that falls off.
         tile: Side of the tiles in which evaluation scores a large photo, 16k + 4 pixels; null
@@ -54,9 +54,9 @@ class UNetModule(SegmentationModule):
         padded: bool = False,
         batch_norm: bool = False,
         width: int = 64,
-        release: bool = False,
         backbone: str | None = None,
         pretrained: bool | str = False,
+        release: bool = False,
         border_weight: float = 10.0,
         border_sigma: float = 5.0,
         tile: int | None = None,
@@ -92,9 +92,9 @@ class UNetModule(SegmentationModule):
                 padded=padded,
                 batch_norm=batch_norm,
                 width=width,
-                release=release,
                 backbone=backbone,
                 pretrained=pretrained,
+                release=release,
             )
         )
 
