@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from architecture_rows import ROWS
 from torch import nn
 from tqdm import tqdm
 
@@ -34,42 +35,6 @@ from segment.cost import multiply_adds
 
 SIDE = 512  # pixels
 CLASSES = 21
-
-LITE = {"backbone": "tf_efficientnet_lite0"}
-ROWS: list[tuple[str, int, str, dict[str, Any]]] = [
-    ("sliding window, dense", 2012, "PatchCNN", {"mode": "dense"}),
-    ("plain stack", 2015, "PlainFCN", {}),
-    ("context module", 2016, "PlainFCN", {"variant": "context"}),
-    ("FCN-32s, VGG-16", 2015, "FCN", {"stride": 32}),
-    ("FCN-16s, VGG-16", 2015, "FCN", {"stride": 16}),
-    ("FCN-8s, VGG-16", 2015, "FCN", {"stride": 8}),
-    ("FCN-32s, AlexNet", 2015, "FCN", {"stride": 32, "backbone": "alexnet"}),
-    ("FCN-8s, Lite0", 2015, "FCN", {"stride": 8, "padding": "same", **LITE}),
-    ("torchvision FCN, ResNet-50", 2015, "TorchvisionFCN", {"backbone": "resnet50"}),
-    ("torchvision DeepLab v3, ResNet-50", 2017, "TorchvisionDeepLabV3", {"backbone": "resnet50"}),
-    ("DeconvNet", 2015, "DeconvNet", {}),
-    ("SegNet", 2016, "SegNet", {}),
-    ("SegNet-Basic", 2016, "SegNetBasic", {}),
-    ("U-Net, unpadded", 2015, "UNet", {}),
-    ("U-Net, padded", 2015, "UNet", {"padded": True}),
-    ("DeepLab v1 LargeFOV", 2015, "DeepLabV1", {}),
-    ("DeepLab v1 MSc-LargeFOV", 2015, "DeepLabV1", {"variant": "msc_largefov"}),
-    ("DeepLab v2, VGG-16", 2016, "DeepLabV2", {}),
-    ("DeepLab v2, ResNet-101", 2016, "DeepLabV2", {"backbone": "resnet101"}),
-    ("DeepLab v2, Lite0, stride 16", 2016, "DeepLabV2", {"output_stride": 16, **LITE}),
-    ("DeepLab v3, ResNet-50, stride 16", 2017, "DeepLabV3", {"backbone": "resnet50"}),
-    ("DeepLab v3, ResNet-101, stride 16", 2017, "DeepLabV3", {"backbone": "resnet101"}),
-    ("DeepLab v3+, Xception-65", 2018, "DeepLabV3Plus", {"backbone": "xception65"}),
-    ("DeepLab v3+, ResNet-101", 2018, "DeepLabV3Plus", {"backbone": "resnet101"}),
-    ("DeepLab v3+, Lite0", 2018, "DeepLabV3Plus", LITE),
-    ("FRRN A", 2017, "FRRN", {"variant": "A"}),
-    ("FRRN B", 2017, "FRRN", {"variant": "B"}),
-    ("Semantic FPN, ResNet-50", 2019, "SemanticFPN", {"backbone": "resnet50"}),
-    ("Semantic FPN, Lite0", 2019, "SemanticFPN", LITE),
-    ("deep contextual network", 2016, "DeepContextualNetwork", {}),
-    ("upsampling by bilinear", 2016, "UpsamplingNet", {"upsampling": "bilinear"}),
-    ("no downsampling, dilation", 2016, "UpsamplingNet", {"upsampling": "dilation"}),
-]
 FAMILIES = (
     *("tf_efficientnet_lite0", "efficientnet_b0", "resnet50", "mobilenetv3_large_100"),
     *("mixnet_s", "convnext_tiny", "regnety_004", "xception65", "vgg16", "densenet121"),
@@ -183,9 +148,8 @@ def windows() -> list[str]:
     """What PatchCNN's ways to score a photo of 512x512 pixels take."""
     network = architectures.PatchCNN(CLASSES).eval()
     photo = torch.rand(1, 3, SIDE, SIDE)
-    sample = 1024
     with torch.inference_mode():
-        views = network.windows(photo)[0, :, SIDE // 2, :sample].transpose(0, 1)
+        views = network.windows(photo)[0, :, SIDE // 2].transpose(0, 1)  # of one row
         parts = views.split(64)
         took = seconds(lambda: [network.classify(part) for part in parts], 3)
         naive = took * SIDE * SIDE / len(views)

@@ -107,7 +107,7 @@ def dropout_config(experiment: Path) -> Path:
     content = yaml.safe_load(experiment.read_text())
     content["model"] = {
         "class_path": "segment.modules.DeepLabV1Module",
-        "init_args": {"num_classes": 11, "pretrained": False},
+        "init_args": {"num_classes": 11, "pretrained": False, "schedule": "poly"},
     }
     content["data"] |= {"crop_size": 33, "batch_size": 4, "short_side": 33}
     content["trainer"] |= {"max_epochs": 3, "logger": False, "num_sanity_val_steps": 0}

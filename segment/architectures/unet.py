@@ -6,7 +6,8 @@ MICCAI 2015, https://arxiv.org/abs/1505.04597
 Differs from the paper: photos have three channels; as in the released network, and not in the text,
 features double in size by a transposed convolution and dropout comes before the skip of its level;
 tiles overlap by 4 pixels, without which pooling cells of neighbouring tiles do not coincide and
-tiles give other scores than one pass. `padded`, `batch_norm` and `backbone` are no part of it.
+tiles give other scores than one pass. `padded`, `batch_norm` and `backbone` are no part of it;
+`release` is what its authors published, but for the weights' start, which is the paper's.
 """
 
 import math
@@ -64,6 +65,8 @@ class UNet(SegmentationNetwork):
         backbone: None for the paper's encoder, or a timm name, whose features at strides 4 to 32
             follow two levels of U-Net's own; only `padded`.
         pretrained: Weights of the backbone: False, True for ImageNet's, or the path of a file.
+        release: Whether, as in the released network, transposed convolutions have a ReLU, and the
+            last of them gives as many channels as the level below has.
 
     Raises:
         ValueError: The choices exclude each other, `num_classes` or `width` is below 1, or
@@ -78,6 +81,7 @@ class UNet(SegmentationNetwork):
         width: int = 64,
         backbone: str | None = None,
         pretrained: bool | str = False,
+        release: bool = False,
     ) -> None:
         super().__init__()
         check_positive(num_classes=num_classes, width=width)
@@ -90,7 +94,7 @@ class UNet(SegmentationNetwork):
             check_known(backbone)
         if backbone is not None and not padded:
             raise ValueError(f"the backbone {backbone} pads its convolutions; set padded to true.")
-        self.padded = padded
+        self.padded, self.release = padded, release
         corners = False
         self.backbone: TimmBackbone | None = None
         if backbone is None:
@@ -114,12 +118,13 @@ class UNet(SegmentationNetwork):
         self.pool = nn.MaxPool2d(3, 2, padding=1) if corners else nn.MaxPool2d(2)
         kernel = (3, 2, 1) if corners else (2, 2, 0)
         below = [*widths[1:-1], encoder[-1]]
+        doubled = [width * 2 if release else width, *widths[1:-1]]
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(b, a, *kernel) for a, b in zip(widths[:-1], below, strict=True)
+            nn.ConvTranspose2d(b, a, *kernel) for a, b in zip(doubled, below, strict=True)
         )
         self.fuse = nn.ModuleList(
-            DoubleConv(skip + a, a, padding, batch_norm)
-            for skip, a in zip(encoder[:-1], widths[:-1], strict=True)
+            DoubleConv(skip + up, a, padding, batch_norm)
+            for skip, up, a in zip(encoder[:-1], doubled, widths[:-1], strict=True)
         )
         self.score = nn.Conv2d(width, num_classes, 1)
         self.score_names = ("score",)
@@ -225,7 +230,7 @@ class UNet(SegmentationNetwork):
             levels += self.backbone.pyramid(image)
         x = levels.pop()
         for up, fuse, skip in zip(self.up[::-1], self.fuse[::-1], levels[::-1], strict=True):
-            x = up(x)
+            x = up(x).relu() if self.release else up(x)
             x = fuse(torch.cat([_centre(skip, x), x], dim=1))
         return self.score(x)
 

@@ -107,16 +107,23 @@ class CocoFile:
         height, width = photo.height, photo.width
         background = self.taxonomy.background if self._annotated else None
         flat = np.full(height * width, IGNORE if background is None else background, np.uint8)
-        objects = []
-        for annotation in self.annotations.get(photo.id, []):
-            lengths = run_lengths(annotation["segmentation"], height, width)
-            if annotation.get("iscrowd", 0):
-                paint_runs(flat, lengths, IGNORE)
-            else:
-                objects.append((self._rank(annotation, lengths), lengths))
-        for (*_, train_id, _), lengths in sorted(objects, key=lambda entry: entry[0]):
+        for train_id, lengths in self._layers(photo):
             paint_runs(flat, lengths, train_id)
         return np.ascontiguousarray(flat.reshape(width, height).T)
+
+    def paint_instances(self, photo: Photo) -> np.ndarray:
+        """Paint which annotation owns a pixel, where `paint` says of which class that is.
+
+        Args:
+            photo: One of `photos`.
+
+        Returns:
+            int32 (H, W), contiguous; 0 without annotation, else a number of that annotation alone.
+        """
+        flat = np.zeros(photo.height * photo.width, np.int32)
+        for number, (_, lengths) in enumerate(self._layers(photo), start=1):
+            paint_runs(flat, lengths, number)
+        return np.ascontiguousarray(flat.reshape(photo.width, photo.height).T)
 
     def shown_classes(self) -> set[int]:
         """Train ids that own at least one pixel of a photo as painted, background included.
@@ -138,6 +145,18 @@ class CocoFile:
         """Names of the classes that no photo shows."""
         shown = self.shown_classes()
         return [name for index, name in enumerate(self.taxonomy.classes) if index not in shown]
+
+    def _layers(self, photo: Photo) -> list[tuple[int, np.ndarray]]:
+        """Train ids and run lengths of a photo's annotations, in the order of painting."""
+        crowds, objects = [], []
+        for annotation in self.annotations.get(photo.id, []):
+            lengths = run_lengths(annotation["segmentation"], photo.height, photo.width)
+            if annotation.get("iscrowd", 0):
+                crowds.append((IGNORE, lengths))
+            else:
+                objects.append((self._rank(annotation, lengths), lengths))
+        objects.sort(key=lambda entry: entry[0])
+        return crowds + [(train_id, lengths) for (*_, train_id, _), lengths in objects]
 
     def _rank(self, annotation: dict[str, Any], lengths: np.ndarray) -> tuple[int, int, int, bytes]:
         """Sort key: large ones first. The rest settles ties without the order in the file."""

@@ -57,7 +57,8 @@ class TrashDataModule(LightningDataModule):
 
     Batches are dicts: `image` uint8 RGB (N, 3, H, W), `mask` int64 (N, H, W) with 255 where
     nothing is labelled, `image_id` int64 (N,). Training photos are scaled, cropped, flipped and
-    jittered; evaluation takes one photo at a time, at its own size.
+    jittered; evaluation takes one photo at a time, at its own size. Where the module that trains
+    asks for them, training batches hold `instances` too, int64 (N, H, W), a number per object.
 
     Args:
         root: Folder that the annotation files and their `file_name`s are relative to.
@@ -124,6 +125,7 @@ class TrashDataModule(LightningDataModule):
         self.workers = workers
         self.seed = run_seed() if seed is None else seed
         self.on_bad_photo = on_bad_photo
+        self.instances = False  # set by the module that trains
         self.first_epoch = 0
         self.split = "val"  # what `test_dataloader` hands out
         self.coco: dict[str, CocoFile] = {}
@@ -193,6 +195,7 @@ class TrashDataModule(LightningDataModule):
         if self.crop != "random":
             transform = ObjectCrop(self.read("train"), self.crop, self.crop_size, self.flip)
         dataset = self._dataset("train", transform)
+        dataset.instances = self.instances
         sampler = self._sampler(len(dataset), shuffle=True)
         return DataLoader(
             dataset,

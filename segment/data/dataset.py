@@ -42,12 +42,13 @@ class CocoSegmentation(Dataset[Item]):
         transform: Called with an item, returns the item to use; None changes nothing.
 
     Attributes:
+        instances: Whether items say which annotation owns a pixel; False until it is set.
         skipped: One flag per photo that could not be read, bool (photos,), in memory that loader
             processes share.
     """
 
     def __init__(self, coco: CocoFile, transform: Callable[[Item], Item] | None = None) -> None:
-        self.coco, self.transform = coco, transform
+        self.coco, self.transform, self.instances = coco, transform, False
         self.skipped = torch.zeros(len(coco.photos), dtype=torch.bool).share_memory_()
 
     def __len__(self) -> int:
@@ -61,7 +62,8 @@ class CocoSegmentation(Dataset[Item]):
 
         Returns:
             `image` uint8 RGB (3, H, W), `mask` int64 (H, W) of train ids and 255 for unlabelled,
-            `image_id` int.
+            `image_id` int; where they are wanted `instances` too, int64 (H, W), a number per object
+            where `mask` shows one.
 
         Raises:
             ValueError: The photo cannot be read, or is not of the json's size.
@@ -93,18 +95,25 @@ class CocoSegmentation(Dataset[Item]):
             if not self.skipped[index]:
                 self.skipped[index] = True
                 _log.warning("skipping a photo: %s", error)
-            return {
+            item = {
                 "image": tv_tensors.Image(torch.zeros(3, height, width, dtype=torch.uint8)),
                 "mask": tv_tensors.Mask(torch.full((height, width), IGNORE)),
                 "image_id": photo.id,
             }
+            if self.instances:
+                item["instances"] = tv_tensors.Mask(torch.zeros_like(item["mask"]))
+            return item
         if pixels.shape[:2] != (height, width):
             raise ValueError(
                 f"{path}: is {pixels.shape[0]}x{pixels.shape[1]} (height x width), and "
                 f"{height}x{width} in {self.coco.path}; run python -m segment.prepare check."
             )
-        return {
+        item = {
             "image": tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous()),
             "mask": tv_tensors.Mask(torch.from_numpy(self.coco.paint(photo)).long()),
             "image_id": photo.id,
         }
+        if self.instances:
+            numbers = torch.from_numpy(self.coco.paint_instances(photo)).long()
+            item["instances"] = tv_tensors.Mask(numbers)
+        return item

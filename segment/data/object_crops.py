@@ -67,7 +67,7 @@ class ObjectCrop(nn.Module):
         )
 
     def forward(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Cut image (3, H, W) and mask (H, W) of the photo that `image_id` names."""
+        """Cut image (3, H, W) and masks (H, W) of the photo that `image_id` names."""
         objects = [
             a
             for a in self.coco.annotations.get(item["image_id"], [])
@@ -90,10 +90,12 @@ class ObjectCrop(nn.Module):
         else:
             box = proposal(box, own.shape)
         top, left, bottom, right = box
-        cut = (top, left, bottom - top, right - left)
-        image = tv_tensors.Image(F.crop(item["image"], *cut))
-        mask = tv_tensors.Mask(F.crop(tv_tensors.Mask(mask), *cut))
-        return self.finish({**item, "image": image, "mask": mask})
+        cut = {
+            key: F.crop(value, top, left, bottom - top, right - left)
+            for key, value in {**item, "mask": tv_tensors.Mask(mask)}.items()
+            if isinstance(value, tv_tensors.TVTensor)
+        }
+        return self.finish({**item, **cut})
 
     def _pixels(self, image_id: int, annotation: dict[str, Any]) -> NDArray[np.bool_]:
         photo = self.photos[image_id]

@@ -161,9 +161,9 @@ def paint_runs(flat: np.ndarray, lengths: np.ndarray, value: int) -> None:
     """Write `value` inside an object, without ever making a mask of the object alone.
 
     Args:
-        flat: The mask, uint8 (H * W,), column after column; written to.
+        flat: The mask, integers (H * W,), column after column; written to.
         lengths: From `run_lengths`.
-        value: Train id, 0 to 255.
+        value: Train id, or number of the object.
     """
     ends = np.cumsum(lengths).tolist()
     for start, end in list(pairwise(ends))[::2]:

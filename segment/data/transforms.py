@@ -1,6 +1,6 @@
 """Training and evaluation transforms on {image, mask, image_id}, uint8 throughout.
 
-Built on torchvision's v2 transforms: image and mask are tv_tensors, so geometry moves both and
+Built on torchvision's v2 transforms: image and masks are tv_tensors, so geometry moves all and
 colour moves the image alone. Randomness comes from torch's global generator, which
 `CocoSegmentation` seeds per photo.
 """
@@ -51,7 +51,7 @@ class ElasticDeformation(nn.Module):
         self.std = std
 
     def forward(self, item: dict[str, Any]) -> dict[str, Any]:
-        """Move image (3, H, W), bilinearly, and mask (H, W), by nearest; outside is 0 and 255."""
+        """Move image (3, H, W), bilinearly, and masks (H, W), by nearest; outside is 0 and 255."""
         height, width = item["image"].shape[-2:]
         # In torchvision's unit the photo is 2 wide and 2 high.
         coarse = (
@@ -62,8 +62,12 @@ class ElasticDeformation(nn.Module):
         )
         displacement = fine.permute(0, 2, 3, 1)
         image = F.elastic(item["image"], displacement, fill=0)
-        mask = F.elastic(item["mask"], displacement, fill=IGNORE)
-        return {**item, "image": image, "mask": mask}
+        masks = {
+            key: F.elastic(value, displacement, fill=IGNORE)
+            for key, value in item.items()
+            if isinstance(value, tv_tensors.Mask)
+        }
+        return {**item, "image": image, **masks}
 
 
 def training_transform(

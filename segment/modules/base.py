@@ -56,6 +56,7 @@ class SegmentationModule(LightningModule):
     std: Tensor
     val_scores: SegmentationScores
     network: SegmentationNetwork
+    wants_instances = False  # whether `loss` takes them too: int64 (N, H, W), a number per object
 
     def __init__(
         self,
@@ -180,7 +181,8 @@ class SegmentationModule(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One step of the optimizer; logs `train/loss`."""
-        loss = self.loss(batch["image"], batch["mask"])
+        # Image and mask, and instances where they were wanted.
+        loss = self.loss(**{key: batch[key] for key in batch if key != "image_id"})
         # Looking at a value makes a GPU wait, so not at every step.
         if batch_idx % 50 == 0 or self.trainer.is_last_batch:
             self._refuse_divergence(loss.item())
@@ -216,11 +218,8 @@ class SegmentationModule(LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimizer with per-layer rates, and the schedule, stepped after every step."""
         optimizer = self.optimization.optimizer(self.parameter_groups())
-        scheduler = self.optimization.scheduler(optimizer, self.trainer.estimated_stepping_batches)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
-        }
+        schedule = self.optimization.scheduler(optimizer, self.trainer.estimated_stepping_batches)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer trains, at which rates; a paper with other rates overrides this."""
@@ -234,11 +233,8 @@ class SegmentationModule(LightningModule):
         if data is None:
             return
         taxonomy = data.taxonomy
-        known = self.taxonomy
-        if known is not None and (known.classes, known.background) != (
-            taxonomy.classes,
-            taxonomy.background,
-        ):
+        known, given = self.taxonomy, (taxonomy.classes, taxonomy.background)
+        if known is not None and (known.classes, known.background) != given:
             raise ValueError(
                 f"the checkpoint knows the classes {', '.join(known.classes)}; data.taxonomy "
                 f"gives {', '.join(taxonomy.classes)}; evaluate it with its own."
@@ -250,6 +246,7 @@ class SegmentationModule(LightningModule):
                 f"({', '.join(taxonomy.classes)}); make them equal."
             )
         self.taxonomy, self.short_side = taxonomy, data.short_side
+        data.instances = self.wants_instances
         if stage == "fit":
             self.trained_on = {split: data.read(split).sha256 for split in ("train", "val")}
             self.val_scores = SegmentationScores(self.num_classes, taxonomy.background)

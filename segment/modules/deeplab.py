@@ -6,7 +6,7 @@ Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets,
 Convolution, and Fully Connected CRFs", PAMI 2018, https://arxiv.org/abs/1606.00915
 
 Differs from the papers: the loss is a mean over labelled positions, not a sum, so that a rate
-fits any crop and batch size; v1 may use the poly schedule, which v2 found better.
+fits any crop and batch size.
 """
 
 from collections.abc import Sequence
@@ -19,6 +19,7 @@ from segment.architectures import DeepLabV1, DeepLabV2
 from segment.architectures.deeplab_v1 import Variant
 from segment.data.taxonomy import IGNORE
 from segment.modules.base import SegmentationModule
+from segment.modules.optimization import Schedule
 
 
 class _DeepLab(SegmentationModule):
@@ -88,7 +89,7 @@ def label_on_grid(label: Tensor, cells: Sequence[int], corners: bool) -> Tensor:
 
 
 class DeepLabV1Module(_DeepLab):
-    """DeepLab v1 as in section 5 of its paper: SGD 1e-3, the classifier at ten times that.
+    """DeepLab v1 as in section 5 of its paper: SGD 1e-3 dropping by ten, its classifier at 1e-2.
 
     The paper trains the branches of `msc_largefov` behind a LargeFOV that stays as it is; here all
     is trained together, the branches at the classifier's rate, as in its release. `weights` may be
@@ -101,6 +102,8 @@ class DeepLabV1Module(_DeepLab):
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
         loss_size: Take the loss on the `coarse` grid as in the paper, or at `full` size.
         lr: Learning rate of the backbone.
+        schedule: See `SegmentationModule`; v2 found poly better.
+        step_size: Steps between the drops of the learning rate, each by `gamma`.
         head_lr_factor: Rate of the classifier's weights over that; its biases have twice as much.
         training: See `SegmentationModule`.
     """
@@ -112,10 +115,19 @@ class DeepLabV1Module(_DeepLab):
         pretrained: bool | str = True,
         loss_size: Literal["coarse", "full"] = "coarse",
         lr: float = 1e-3,
+        schedule: Schedule = "step",
+        step_size: int = 2000,
         head_lr_factor: float = 10.0,
         **training: Any,
     ) -> None:
-        super().__init__(num_classes, lr=lr, head_lr_factor=head_lr_factor, **training)
+        super().__init__(
+            num_classes,
+            lr=lr,
+            schedule=schedule,
+            step_size=step_size,
+            head_lr_factor=head_lr_factor,
+            **training,
+        )
         self.save_hyperparameters()
         self.loss_size = loss_size
         self.wrap(DeepLabV1(num_classes, variant=variant, pretrained=pretrained))

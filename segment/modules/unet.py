@@ -3,11 +3,9 @@
 Ronneberger, Fischer and Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation",
 MICCAI 2015, https://arxiv.org/abs/1505.04597
 
-Differs from the paper: masks hold classes, not instances, so an instance is a connected component
-of one class in the crop, and two objects of one class that touch are one; labels stay as they are,
-while the paper first draws a border of background between touching cells; the loss is divided by
-the sum of the weights; the paper names no learning rate, and augments by rotation and shift too;
-evaluation does not average over rotated photos.
+Differs from the paper: labels stay as they are, while the paper first draws a border of background
+between touching cells; the loss is divided by the sum of the weights; the paper names no learning
+rate, and augments by rotation and shift too; evaluation does not average over rotated photos.
 """
 
 from typing import Any, cast
@@ -36,6 +34,7 @@ class UNetModule(SegmentationModule):
         width: Channels of the first level.
         backbone: A timm model as the encoder, only with `padded`; null for the paper's own.
         pretrained: ImageNet weights of the backbone: true, false, or a path.
+        release: The decoder of the released network, not the paper's: see `UNet`.
         border_weight: w0, what a pixel at the borders of two objects weighs on top; 0 weighs none.
         border_sigma: Pixels over which that falls off.
         tile: Side of the tiles in which evaluation scores a large photo, 16k + 4 pixels; null
@@ -57,6 +56,7 @@ class UNetModule(SegmentationModule):
         width: int = 64,
         backbone: str | None = None,
         pretrained: bool | str = False,
+        release: bool = False,
         border_weight: float = 10.0,
         border_sigma: float = 5.0,
         tile: int | None = None,
@@ -85,6 +85,7 @@ class UNetModule(SegmentationModule):
             )
         self.save_hyperparameters()
         self.border_weight, self.border_sigma, self.tile = border_weight, border_sigma, tile
+        self.wants_instances = border_weight > 0
         self.wrap(
             UNet(
                 num_classes,
@@ -93,6 +94,7 @@ class UNetModule(SegmentationModule):
                 width=width,
                 backbone=backbone,
                 pretrained=pretrained,
+                release=release,
             )
         )
 
@@ -109,13 +111,14 @@ class UNetModule(SegmentationModule):
             return super().forward(image)
         return self.network.score_in_tiles(self.pad(image), self.tile)
 
-    def loss(self, image: Tensor, mask: Tensor) -> Tensor:
+    def loss(self, image: Tensor, mask: Tensor, instances: Tensor | None = None) -> Tensor:
         """Cross-entropy, every pixel's term weighted by w_c and by how near two objects are.
 
         Raises:
-            ValueError: Without padding, a crop is not 16k + 12 pixels.
+            ValueError: There are no instances to weigh borders between, or, without padding, a
+                crop is not 16k + 12 pixels.
         """
-        borders = self.border_map(mask)
+        borders = self.border_map(mask, instances)
         if self.network.padded:
             logits = self(image)
         else:
@@ -137,31 +140,40 @@ class UNetModule(SegmentationModule):
         # A crop without any label has no weight, and no loss.
         return (weight * terms).sum() / weight.sum().clamp(min=torch.finfo(torch.float32).tiny)
 
-    def border_map(self, mask: Tensor) -> Tensor:
+    def border_map(self, mask: Tensor, instances: Tensor | None) -> Tensor:
         """What every pixel weighs because it lies between two objects (equation 2).
 
         Args:
             mask: int64 (N, H, W), 255 where unlabelled.
+            instances: int64 (N, H, W), a number per object, read where `mask` shows one.
 
         Returns:
             w0 * exp(-(d1 + d2)^2 / (2 sigma^2)), float32 (N, H, W), 0 to w0.
         """
+        if not self.border_weight:
+            return torch.zeros(mask.shape, device=mask.device)
+        if instances is None:
+            raise ValueError(
+                f"model.border_weight is {self.border_weight}, and the batch has no `instances` "
+                f"to weigh borders between; set it to 0, or train on TrashDataModule."
+            )
         background = 0 if self.taxonomy is None else self.taxonomy.background
+        # Crowds, ignored objects and what lies beyond the photo are unlabelled, so no objects.
+        shown = mask != IGNORE
+        if background is not None:
+            shown &= mask != background
         maps = [
-            border_weights(ids, background, self.border_weight, self.border_sigma)
-            for ids in mask.cpu().numpy()
+            border_weights(numbers, self.border_weight, self.border_sigma)
+            for numbers in torch.where(shown, instances, 0).cpu().numpy()
         ]
         return torch.from_numpy(np.stack(maps)).to(mask.device)
 
 
-def border_weights(
-    ids: np.ndarray, background: int | None, w0: float = 10.0, sigma: float = 5.0
-) -> np.ndarray:
+def border_weights(instances: np.ndarray, w0: float, sigma: float) -> np.ndarray:
     """The second term of equation 2; 0 everywhere where there are not two objects.
 
     Args:
-        ids: Integers (H, W), one mask, 255 where unlabelled.
-        background: The class that is no object; None where all are.
+        instances: Integers (H, W), a number per object, 0 where there is none.
         w0: What a pixel on both borders weighs.
         sigma: Pixels over which that falls off.
 
@@ -169,9 +181,10 @@ def border_weights(
         Float32 (H, W), w0 * exp(-(d1 + d2)^2 / (2 sigma^2)), d1 and d2 being pixels to the borders
         of the nearest and second nearest object.
     """
-    nearest = np.full(ids.shape, np.inf, np.float32)
+    nearest = np.full(instances.shape, np.inf, np.float32)
     second = nearest.copy()
-    for instance in instances(ids, background) if w0 else []:
+    for number in set(np.unique(instances).tolist()) - {0}:
+        instance = (instances == number).astype(np.uint8)
         # A border pixel has a neighbour outside; beyond the crop's edge the object goes on.
         cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
         border = instance - cv2.erode(instance, cross)
@@ -181,21 +194,3 @@ def border_weights(
         second = np.minimum(second, np.maximum(nearest, away))
         nearest = np.minimum(nearest, away)
     return w0 * np.exp(-((nearest + second) ** 2) / np.float32(2 * sigma**2))
-
-
-def instances(ids: np.ndarray, background: int | None) -> list[np.ndarray]:
-    """The objects of a mask: connected components of one class, corners connecting.
-
-    Args:
-        ids: Integers (H, W), 255 where unlabelled.
-        background: The class that is no object; None where all are.
-
-    Returns:
-        One uint8 (H, W) each, 1 where the object is.
-    """
-    found = []
-    for class_id in np.unique(ids):
-        if class_id not in (background, IGNORE):
-            count, labels = cv2.connectedComponents((ids == class_id).astype(np.uint8))
-            found += [(labels == label).astype(np.uint8) for label in range(1, count)]
-    return found

@@ -89,6 +89,12 @@ def test_vgg_and_resnet_give_as_many_cells_as_published(pixels, cells) -> None:
         assert TimmBackbone("resnet101")(image).shape == (1, 2048, cells, cells)
 
 
+@pytest.mark.parametrize(("name", "count"), [("resnet50", 23_508_032), ("resnet101", 42_500_160)])
+def test_a_resnet_trunk_has_as_many_parameters_as_published(name, count) -> None:
+    with torch.device("meta"):
+        assert sum(p.numel() for p in TimmBackbone(name).parameters()) == count
+
+
 def test_vgg_stages_are_as_wide_as_published() -> None:
     with torch.device("meta"):
         trunk = VGG16Trunk()

@@ -24,6 +24,13 @@ def test_has_as_many_parameters_as_the_paper_adds_up_to(backbone, count) -> None
     assert sum(p.numel() for p in head) == 1_626_517
 
 
+def test_the_head_has_as_many_parameters_as_published_for_coco_s_54_classes() -> None:
+    with torch.device("meta"):
+        network = SemanticFPN(54)
+    head = [*network.levels.parameters(), *network.score.parameters()]
+    assert sum(p.numel() for p in head) == 1_630_774
+
+
 def test_is_the_published_network_layer_by_layer() -> None:
     network = SemanticFPN(21)
 

@@ -60,8 +60,12 @@ def test_names_and_shapes_are_those_that_torchvision_saves(family, backbone, aux
     ("make", "count"),
     [
         (lambda: TorchvisionFCN(21), 32_957_013),
+        (lambda: TorchvisionFCN(21, auxiliary=True), 35_322_218),
+        (lambda: TorchvisionFCN(21, "resnet101"), 51_949_141),
         (lambda: TorchvisionFCN(21, "resnet101", auxiliary=True), 54_314_346),
         (lambda: TorchvisionDeepLabV3(21), 39_638_869),
+        (lambda: TorchvisionDeepLabV3(21, auxiliary=True), 42_004_074),
+        (lambda: TorchvisionDeepLabV3(21, "resnet101"), 58_630_997),
         (lambda: TorchvisionDeepLabV3(21, "resnet101", auxiliary=True), 60_996_202),
     ],
 )

@@ -8,16 +8,21 @@ from segment.architectures import UNet
 
 
 @pytest.mark.parametrize(
-    ("arguments", "count"),
+    ("classes", "arguments", "count"),
     [
-        ({}, 31_033_045),
-        ({"padded": True}, 31_033_045),
-        ({"padded": True, "batch_norm": True}, 31_038_933),
+        (21, {}, 31_033_045),
+        (21, {"padded": True}, 31_033_045),
+        (21, {"padded": True, "batch_norm": True}, 31_038_933),
+        (2, {"padded": True, "batch_norm": True}, 31_037_698),
+        (21, {"release": True}, 31_102_741),
+        # The paper's and the released network's own, for photos of one channel.
+        (2, {}, 31_030_658 + 2 * 9 * 64),
+        (2, {"release": True}, 31_100_354 + 2 * 9 * 64),
     ],
 )
-def test_has_as_many_parameters_as_figure_1_adds_up_to(arguments, count) -> None:
+def test_has_as_many_parameters_as_figure_1_adds_up_to(classes, arguments, count) -> None:
     with torch.device("meta"):
-        network = UNet(21, **arguments)
+        network = UNet(classes, **arguments)
     assert sum(p.numel() for p in network.parameters()) == count
 
 
@@ -51,7 +56,9 @@ def test_scores_are_as_large_as_the_photo(arguments) -> None:
             assert network(torch.zeros(1, 3, *valid)).shape == (1, 21, *valid)
 
 
-def by_hand(w: dict[str, torch.Tensor], x: torch.Tensor, padded: bool) -> torch.Tensor:
+def by_hand(
+    w: dict[str, torch.Tensor], x: torch.Tensor, padded: bool, release: bool = False
+) -> torch.Tensor:
     """Figure 1, with the pixels per side that it crops."""
 
     def double(x: torch.Tensor, name: str) -> torch.Tensor:
@@ -72,6 +79,7 @@ def by_hand(w: dict[str, torch.Tensor], x: torch.Tensor, padded: bool) -> torch.
     x = double(x, "down.4")
     for level, crop in ((3, 4), (2, 16), (1, 40), (0, 88)):
         x = F.conv_transpose2d(x, w[f"up.{level}.weight"], w[f"up.{level}.bias"], stride=2)
+        x = x.relu() if release else x
         skip = skips[level] if padded else skips[level][..., crop:-crop, crop:-crop]
         x = double(torch.cat([skip, x], dim=1), f"fuse.{level}")
     return F.conv2d(x, w["score.weight"], w["score.bias"])
@@ -150,6 +158,21 @@ def test_dropout_of_one_half_is_on_the_two_deepest_levels_of_the_paper_s_form() 
     network.score_inside(torch.randn(1, 3, 188, 188))
     level, skip = seen
     assert torch.equal(skip, level[..., 4:-4, 4:-4])
+
+
+def test_the_released_decoder_has_128_channels_at_full_size_and_relus() -> None:
+    with torch.device("meta"):
+        network = UNet(2, release=True)
+    assert [up.out_channels for up in network.up] == [128, 128, 256, 512]
+    assert network.fuse[0][0].in_channels == 192
+    torch.manual_seed(0)
+    network = UNet(3, width=4, release=True).eval()
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    image = torch.randn(1, 3, 188, 188)
+    with torch.no_grad():
+        expected = by_hand(network.state_dict(), image, padded=False, release=True)
+        torch.testing.assert_close(network.score_inside(image), expected)
 
 
 def test_weights_start_as_wide_as_the_paper_says() -> None:

@@ -72,6 +72,25 @@ def test_a_batch_is_what_the_conventions_say(sample: Path) -> None:
     assert set(batch["mask"].unique().tolist()) <= {*range(11), 255}
 
 
+@pytest.mark.parametrize("crop", ["random", "object", "proposal"])
+def test_instances_move_as_the_mask_does(sample: Path, crop: str) -> None:
+    data = TrashDataModule(
+        str(sample), taxonomy="trash10", crop_size=48, elastic=10, workers=0, seed=4, crop=crop
+    )
+    data.instances = True
+    (batch,) = data.train_dataloader()
+    classes: dict[tuple[int, int], set[int]] = {}
+    for n, (mask, instances) in enumerate(zip(batch["mask"], batch["instances"], strict=True)):
+        shown = (mask != 0) & (mask != 255)
+        for number, class_id in zip(instances[shown].tolist(), mask[shown].tolist(), strict=True):
+            classes.setdefault((n, number), set()).add(class_id)
+        if crop != "object":  # which makes all others background
+            assert not instances[mask == 0].any()
+    assert len(classes) > len(batch["mask"]) / 2
+    assert all(len(one) == 1 for one in classes.values())
+    assert all(number > 0 for _, number in classes)
+
+
 def test_one_taxonomy_for_all_splits(sample: Path) -> None:
     data = TrashDataModule(str(sample), workers=0)
     data.setup("fit")

@@ -118,8 +118,11 @@ def test_or_is_skipped_black_and_unlabelled_with_one_warning(
     )
     assert skipping(coco).warnings == [f"{coco.path}: {told}"]
     dataset = CocoSegmentation(skipping(coco))
+    dataset.instances = True
     with caplog.at_level(logging.WARNING):
         items = [dataset[1], dataset[1]]
+    assert items[0].keys() == dataset[0].keys()
+    assert items[0]["instances"].shape == (6, 9)
     assert (items[0]["image"] == 0).all()
     assert (items[0]["mask"] == IGNORE).all()
     assert (items[0]["image"].shape, items[0]["mask"].shape) == ((3, 6, 9), (6, 9))
