@@ -4,8 +4,11 @@ python benchmarks/training_overhead.py --config experiments/deeplab_crf.yaml --s
 python benchmarks/training_overhead.py --config experiments/smoke.yaml --tiny --steps 200
 
 The same network, optimizer, photos, augmentation and threads, alternating bare and framework
-rounds, each in a process of its own. Prints the median milliseconds per step of each, their ratio
-and difference. The framework's side logs to W&B (offline) and shows its progress bar.
+rounds, each in a process of its own. A round counts as a whole: its seconds from the end of the
+first step to the end of the last, over the steps between, so that steps which log and ends of
+epochs weigh as much as they take. Prints milliseconds per step, ratio and difference of every
+round, and the median over rounds. The framework's side logs to W&B (offline) and shows its
+progress bar.
 """
 
 import argparse
@@ -16,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from itertools import pairwise
 from pathlib import Path
 
 os.environ["WANDB_MODE"] = "offline"
@@ -61,7 +63,7 @@ class TinyModule(SegmentationModule):
 
 
 class Clock(Callback):
-    """Seconds from the end of one step to the end of the next."""
+    """When each step ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -71,7 +73,12 @@ class Clock(Callback):
         self.ends.append(time.perf_counter())
 
 
-def bare(module: SegmentationModule, data: TrashDataModule, steps: int) -> list[float]:
+def per_step(ends: list[float]) -> float:
+    """Seconds per step of a whole round; the first step, which also sets up, is left out."""
+    return (ends[-1] - ends[0]) / (len(ends) - 1)
+
+
+def bare(module: SegmentationModule, data: TrashDataModule, steps: int) -> float:
     """Seconds per step of a loop with nothing in it but the training."""
     loader = data.train_dataloader()
     optimizer = module.optimization.optimizer(module.parameter_groups())
@@ -89,10 +96,10 @@ def bare(module: SegmentationModule, data: TrashDataModule, steps: int) -> list[
             if len(ends) > steps:
                 break
         epoch += 1
-    return [after - before for before, after in pairwise(ends)]
+    return per_step(ends)
 
 
-def framework(config: str, module: SegmentationModule, steps: int, extra: list[str]) -> list[float]:
+def framework(config: str, module: SegmentationModule, steps: int, extra: list[str]) -> float:
     """Seconds per step of `segment.fit`'s own trainer: schedule, logging, progress bar and all.
 
     Only validation is off, and with it the checkpoints that its score would choose.
@@ -108,10 +115,10 @@ def framework(config: str, module: SegmentationModule, steps: int, extra: list[s
         cli.trainer.callbacks = [*kept, clock]
         cli.trainer.fit(module, datamodule=cli.datamodule)
         wandb.finish()  # else it goes on watching the machine beside the next round
-    return [after - before for before, after in pairwise(clock.ends)]
+    return per_step(clock.ends)
 
 
-def measure(options: argparse.Namespace) -> list[float]:
+def measure(options: argparse.Namespace) -> float:
     """Seconds per step of one side, in this process."""
     extra = [] if options.root is None else ["--data.root", options.root]
     cli = SegmentCLI(["--config", options.config, *extra], "fit", _arguments)
@@ -122,7 +129,7 @@ def measure(options: argparse.Namespace) -> list[float]:
     return framework(options.config, module, options.steps, extra)
 
 
-def in_a_process_of_its_own(side: str) -> list[float]:
+def in_a_process_of_its_own(side: str) -> float:
     """The same command line for one side: what one leaves in memory must not slow the other."""
     with tempfile.NamedTemporaryFile() as file:
         words = [sys.executable, *sys.argv, "--side", side, "--write", file.name]
@@ -144,17 +151,15 @@ def main() -> None:
     if options.side is not None:
         Path(options.write).write_text(json.dumps(measure(options)))
         return
-    medians: dict[str, list[float]] = {"bare": [], "framework": []}
+    pairs: list[tuple[float, float]] = []
     for round_ in range(options.rounds):
-        for side, found in medians.items():
-            found.append(statistics.median(in_a_process_of_its_own(side)))
-        one, other = medians["bare"][-1], medians["framework"][-1]
+        one, other = (in_a_process_of_its_own(side) for side in ("bare", "framework"))
+        pairs.append((one, other))
         print(
             f"round {round_}: bare {one * 1e3:.1f} ms, framework {other * 1e3:.1f} ms a step, "
             f"ratio {other / one:.3f}, difference {(other - one) * 1e3:+.1f} ms",
             flush=True,
         )
-    pairs = list(zip(medians["bare"], medians["framework"], strict=True))
     print(
         f"{Path(options.config).stem}{' (tiny network)' if options.tiny else ''}, "
         f"{torch.get_num_threads()} threads, torch {torch.__version__}, median of "

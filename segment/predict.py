@@ -24,6 +24,7 @@ from segment.cli import SegmentParser, named_run
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
 from segment.data.photos import read_photo
+from segment.interrupt import stopped
 from segment.modules.loading import load_checkpoint
 from segment.prediction import (
     Job,
@@ -126,9 +127,8 @@ def predict(args: Sequence[str]) -> None:
         for job in jobs():
             done += pool.submit(job)
         done += pool.drain()
-    except KeyboardInterrupt:
-        print(f"stopped: {len(done)} of {len(photos)} photos written to {out}")
-        sys.exit(130)  # what a shell says of a program that Ctrl-C ended
+    except KeyboardInterrupt as interrupt:
+        stopped(interrupt, f"{len(done)} of {len(photos)} photos written to {out}")
     finally:
         pool.close()
         if done:  # also what Ctrl-C left

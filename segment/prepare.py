@@ -13,6 +13,7 @@ from segment.data.stats import count, table, write_csv
 from segment.data.stats_picture import draw
 from segment.data.taxonomy import Taxonomy
 from segment.files import write_json
+from segment.interrupt import stopped
 
 _EXAMPLES = """examples:
   python -m segment.prepare sample --out data/sample
@@ -28,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments after the program's name; None takes the process's own.
 
     Returns:
-        Exit code: 0; 1 if `check` found fatal defects; 2 if the verb could not do its work.
+        Exit code: 0; 1 if `check` found fatal defects; 2 if the verb could not do its work; Ctrl-C
+        exits with 130.
     """
     parser = argparse.ArgumentParser(
         prog="python -m segment.prepare",
@@ -46,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"{parser.prog} {args.verb}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt as interrupt:
+        stopped(interrupt, f"`{parser.prog} {args.verb}` did not finish; run it again")
 
 
 def _add_sample(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,10 +1,16 @@
+import itertools
 import json
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import tqdm.std
 
+from segment.data import check, stats
 from segment.prepare import main
 
 
@@ -78,3 +84,58 @@ def test_help_has_an_example(verb, capsys) -> None:
         main([verb, "--help"])
     assert stop.value.code == 0
     assert f"python -m segment.prepare {verb}" in capsys.readouterr().out
+
+
+# Programs that a shell started in the background begin without Ctrl-C.
+SAMPLE = """
+import signal, sys
+from segment.prepare import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(["sample", "--out", sys.argv[1], "--train", "5000", "--size", "64"]))
+"""
+
+
+def test_ctrl_c_is_told_in_a_line_and_leaves_no_part_of_a_set(tmp_path) -> None:
+    command = [sys.executable, "-c", SAMPLE, tmp_path / "set"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
+    for _ in range(300):
+        if list(tmp_path.glob(".set.partial-*/train/000002.jpg")):
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert out == "stopped: `python -m segment.prepare sample` did not finish; run it again\n"
+    assert error == ""
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("verb", "module", "bar"), [("check", check, "painting"), ("stats", stats, "counting")]
+)
+def test_ctrl_c_amid_a_bar_is_told_below_it(
+    root, tmp_path, monkeypatch, capsys, verb, module, bar
+) -> None:
+    count = len(json.loads((root / "train.json").read_text())["annotations"])
+    real, calls = module.run_lengths, itertools.count(1)
+
+    def interrupted(*args: object) -> object:
+        if next(calls) == count:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(module, "run_lengths", interrupted)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", sys.stdout)  # as on a terminal, where both are one
+    clock = itertools.count()
+    monkeypatch.setattr(tqdm.std, "time", lambda: next(clock))  # each look is a second later
+    command = [verb, "--annotations", str(root / "train.json"), "--root", str(root)]
+    with pytest.raises(SystemExit) as stop:
+        main([*command, *(["--out", str(tmp_path)] if verb == "stats" else [])])
+    assert stop.value.code == 130
+    out = capsys.readouterr().out
+    assert re.search(rf"checking annotations: 100%.* {count}/{count} ", out)
+    last, told = out.splitlines()[-2:]
+    assert f"{bar}: " in last
+    assert told == f"stopped: `python -m segment.prepare {verb}` did not finish; run it again"

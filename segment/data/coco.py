@@ -13,13 +13,6 @@ from segment.data.outlines import paint_runs, run_lengths
 from segment.data.records import Photo
 from segment.data.taxonomy import IGNORE, Taxonomy
 
-# COCO does not say which of two overlapping annotations owns a pixel. Here crowds (`iscrowd`, 255)
-# lie at the bottom, so that objects singled out inside a crowd stay labelled; then objects from
-# the largest to the smallest, so that a cap on a bottle stays visible. Size is the number of
-# pixels of the outline itself: the json's `area` is often wrong or of another photo size. An
-# ignored object takes its place in that order. Equally large ones: the higher annotation id on top.
-PAINT_ORDER = "crowds first, then objects from the largest to the smallest, ties by annotation id"
-
 _SHOWN = 5
 
 
@@ -95,7 +88,14 @@ class CocoFile:
         return self.root / photo.file_name
 
     def paint(self, photo: Photo) -> np.ndarray:
-        """Paint a photo's annotations over each other, in the order of `PAINT_ORDER`.
+        """Paint a photo's annotations over each other.
+
+        COCO does not say which of two overlapping ones owns a pixel. Here crowds (`iscrowd`, 255)
+        lie at the bottom, so that objects singled out inside a crowd stay labelled; then objects
+        from the largest to the smallest, so that a cap on a bottle stays visible. Size is the
+        number of pixels of the outline itself: the json's `area` is often wrong or of another photo
+        size. An ignored object takes its place in that order. Of equally large ones the higher
+        annotation id is on top.
 
         Args:
             photo: One of `photos`.

@@ -219,7 +219,8 @@ class Survey:
         used: Counter[int] = Counter()
         ids: Counter[int] = Counter()
         clipped: list[str] = []
-        for place, annotation in enumerate(annotations):
+        shown = tqdm(annotations, "checking annotations", unit="annotation", delay=2, disable=None)
+        for place, annotation in enumerate(shown):
             before = len(self.defects)
             who = f"entry {place} of `annotations`"
             own_id = self._id(annotation, "id", who)

@@ -9,6 +9,7 @@ import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -45,8 +46,9 @@ def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         ValueError: The file is missing, truncated, too large or no such photo.
     """
     with _opened(path, max_pixels) as image:
+        orientation = _orientation(image, path)
         _load(image, path)
-        return _rgb(image, path)
+        return _rgb(image, orientation)
 
 
 def photo_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
@@ -63,7 +65,7 @@ def photo_size(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int
         ValueError: The file is missing, too large or no such photo.
     """
     with _opened(path, max_pixels) as image:
-        return _shown(image)
+        return _shown(image, _orientation(image, path))
 
 
 def check_ending(path: str | Path) -> None:
@@ -99,7 +101,8 @@ def size_fault(path: str | Path, height: int, width: int) -> str | None:
         ValueError: The file is missing, too large or no such photo.
     """
     with _opened(path, MAX_PIXELS) as image:
-        shown, orientation = _shown(image), _orientation(image)
+        orientation = _orientation(image, path)
+        shown = _shown(image, orientation)
     if shown == (height, width):
         return None
     told = f"{path} is {shown[0]}x{shown[1]} (height x width), and {height}x{width} in the json"
@@ -198,14 +201,19 @@ def _stored(image: Image.Image) -> tuple[int, int]:
     return image.height, image.width
 
 
-def _shown(image: Image.Image) -> tuple[int, int]:
+def _shown(image: Image.Image, orientation: int) -> tuple[int, int]:
     height, width = _stored(image)
-    return (width, height) if _orientation(image) >= 5 else (height, width)
+    return (width, height) if orientation >= 5 else (height, width)
 
 
-def _orientation(image: Image.Image) -> int:
-    """EXIF orientation from the header, 1 to 8; 1 where there is none, or none that can be read."""
+def _orientation(image: Image.Image, path: str | Path) -> int:
+    """EXIF orientation of an opened photo, 1 to 8; 1 if there is none, or none that can be read.
+
+    Decoding changes what Pillow knows of it, so it is asked before, here alone.
+    """
     try:
+        if image.format == "PNG":
+            image = Image.open(BytesIO(_without_pixels(path)), formats=["PNG"])
         # Not image.getexif(): a PNG's decodes the whole photo to find an eXIf behind the pixels.
         value = Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1)
     except Exception:  # a damaged EXIF block must not cost a good photo
@@ -213,9 +221,23 @@ def _orientation(image: Image.Image) -> int:
     return value if value in _TURNS else 1
 
 
-def _rgb(image: Image.Image, path: str | Path) -> np.ndarray:
+def _without_pixels(path: str | Path) -> bytes:
+    """The header and the metadata of a PNG, which may stand before or behind its pixels."""
+    kept = []
+    with Path(path).open("rb") as file:
+        kept.append(file.read(8))
+        while len(start := file.read(8)) == 8 and start[4:] != b"IEND":
+            length, kind = int.from_bytes(start[:4], "big"), start[4:]
+            if kind in (b"IHDR", b"eXIf", b"iTXt", b"tEXt", b"zTXt"):
+                kept.append(start + file.read(length + 4))
+            else:
+                file.seek(length + 4, os.SEEK_CUR)
+    return b"".join([*kept, bytes(4), _ENDINGS["PNG"]])
+
+
+def _rgb(image: Image.Image, orientation: int) -> np.ndarray:
     is_tiff = hasattr(image, "tag_v2")  # Pillow turns a TIFF while loading it
-    turn = None if is_tiff else _TURNS.get(_orientation(image))
+    turn = None if is_tiff else _TURNS.get(orientation)
     if image.mode.startswith("I"):
         image = _eight_bit(image)
     elif image.mode == "F":

@@ -6,13 +6,14 @@ Chen et al., "DeepLab: Semantic Image Segmentation with Deep Convolutional Nets,
 Convolution, and Fully Connected CRFs", PAMI 2018, https://arxiv.org/abs/1606.00915
 
 Differs from the papers: the loss is a mean over labelled positions, not a sum, so that a rate
-fits any crop and batch size.
+fits any crop and batch size. Backbones that the papers do not have are trained as VGG-16: biases at
+twice the rate of their weights and without decay, but norms, where they are not frozen, as weights.
 """
 
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from segment.architectures import DeepLabV1, DeepLabV2
@@ -23,24 +24,31 @@ from segment.modules.optimization import Schedule
 
 
 class _DeepLab(SegmentationModule):
-    """The loss of v1 and v2, on the network's own coarse grid or at full size."""
+    """Rates and loss of v1 and v2, the loss on the network's own coarse grid or at full size."""
 
     network: DeepLabV1 | DeepLabV2
     loss_size: Literal["coarse", "full"] = "coarse"
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """Backbone at `lr`, head weights at 10x, head biases at 20x and without decay."""
+        """Biases of convolutions and linear layers at twice their weights' rate, without decay.
+
+        With `head_lr_factor` 10 that is 1x and 2x for the backbone, 10x and 20x for the head. Norms
+        train as weights do; a ResNet has no other biases in its backbone, which is at 1x alone.
+        """
         if self.optimization.bias_lr_factor != 1:
             raise ValueError(
                 f"model.bias_lr_factor is {self.optimization.bias_lr_factor}; DeepLab v1 and v2 "
-                f"train the head's biases at twice its rate already; leave it out."
+                f"train biases at twice the rate of their weights already; leave it out."
             )
-        groups = super().parameter_groups()
-        head = next(group for group in groups if group["name"] == "head")
-        biases = [p for p in head["params"] if p.ndim <= 1]
-        head["params"] = [p for p in head["params"] if p.ndim > 1]
-        bias = {"params": biases, "lr": 2 * head["lr"], "weight_decay": 0.0, "name": "head_bias"}
-        return [*groups, bias]
+        layers = self.network.modules()
+        biases = {id(layer.bias) for layer in layers if isinstance(layer, nn.Conv2d | nn.Linear)}
+        groups = []
+        for group in super().parameter_groups():
+            weights = [p for p in group["params"] if id(p) not in biases]
+            own = [p for p in group["params"] if id(p) in biases]
+            bias = {"lr": 2 * group["lr"], "weight_decay": 0.0, "name": f"{group['name']}_bias"}
+            groups += [{**group, "params": weights}, {**bias, "params": own}]
+        return [group for group in groups if group["params"]]
 
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
         """Sum of the cross-entropies of every score map (one, or one per scale and their max).
@@ -104,7 +112,8 @@ class DeepLabV1Module(_DeepLab):
         lr: Learning rate of the backbone.
         schedule: See `SegmentationModule`; v2 found poly better.
         step_size: Steps between the drops of the learning rate, each by `gamma`.
-        head_lr_factor: Rate of the classifier's weights over that; its biases have twice as much.
+        head_lr_factor: Rate of the classifier over that. Biases everywhere have twice the rate of
+            their weights, and no decay.
         training: See `SegmentationModule`.
     """
 
@@ -145,7 +154,8 @@ class DeepLabV2Module(_DeepLab):
         pretrained: ImageNet weights: true (an installed package or a download), false, or a path.
         loss_size: Take the loss on the `coarse` grid as in the paper, or at `full` size.
         lr: Learning rate of the backbone; the paper has 2.5e-4 for ResNet-101, 1e-3 for VGG16.
-        head_lr_factor: Rate of the scores' weights over that; their biases have twice as much.
+        head_lr_factor: Rate of the scores over that. Biases everywhere, norms' excepted, have twice
+            the rate of their weights, and no decay.
         freeze_batch_norm: Keep the backbone's BN as it is, as the paper does with ResNet-101.
         training: See `SegmentationModule`.
     """

@@ -10,7 +10,7 @@ from PIL import Image
 from pycocotools import mask as mask_api
 
 from segment.data.check import check
-from segment.data.coco import PAINT_ORDER, CocoFile
+from segment.data.coco import CocoFile
 from segment.data.taxonomy import IGNORE, Taxonomy
 
 DATA = Path(
@@ -56,7 +56,6 @@ def paint(tmp_path: Path, annotations: list[dict], taxonomy: Taxonomy | None = N
 def test_small_objects_lie_on_large_ones_whatever_the_order_and_the_jsons_area(
     tmp_path: Path,
 ) -> None:
-    assert PAINT_ORDER.startswith("crowds first, then objects from the largest")
     annotations = [
         outline(1, 3, box(3, 3, 2, 2), area=9999),
         outline(2, 0, box(1, 1, 6, 5), area=1),

@@ -51,6 +51,53 @@ def test_jpeg_orientation_agrees_with_pillow(tmp_path: Path) -> None:
     assert photo_size(path) == (30, 20)
 
 
+def write_png_with(path: Path, kind: bytes, content: bytes, behind_pixels: bool) -> None:
+    """A PNG of 20x30 pixels with a chunk in front of its pixels, or behind them."""
+    whole = BytesIO()
+    picture(20, 30).save(whole, "png")
+    data = whole.getvalue()
+    place = data.index(b"IEND" if behind_pixels else b"IDAT") - 4
+    path.write_bytes(data[:place] + chunk(kind, content) + data[place:])
+
+
+EXIF = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"  # orientation 6
+XMP = b'XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+@pytest.mark.parametrize("behind_pixels", [False, True])
+@pytest.mark.parametrize(
+    ("kind", "content"), [(b"eXIf", EXIF), (b"iTXt", XMP)], ids=["eXIf", "XMP"]
+)
+def test_a_png_is_turned_wherever_its_orientation_stands(
+    tmp_path: Path, kind: bytes, content: bytes, behind_pixels: bool
+) -> None:
+    path = tmp_path / "a.png"
+    write_png_with(path, kind, content, behind_pixels)
+    with Image.open(path) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image))
+    assert shown.shape == (30, 20, 3)
+    assert (read_photo(path) == shown).all()
+    assert photo_size(path) == (30, 20)
+    assert size_fault(path, 30, 20) is None
+    assert "EXIF orientation 6 turns it" in str(size_fault(path, 20, 30))
+
+
+def test_a_pngs_orientation_behind_its_pixels_is_found_without_decoding(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    write_png_with(path, b"eXIf", EXIF, behind_pixels=True)
+    data = path.read_bytes()
+    start, end = data.index(b"IDAT") + 4, data.index(b"eXIf") - 8
+    path.write_bytes(data[:start] + bytes(end - start) + data[end:])  # no pixel can be decoded
+    assert photo_size(path) == (30, 20)
+
+
+def test_what_stands_behind_a_pngs_end_does_not_turn_it(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    picture(20, 30).save(path)
+    path.write_bytes(path.read_bytes() + chunk(b"eXIf", EXIF))
+    assert photo_size(path) == read_photo(path).shape[:2] == (20, 30)
+
+
 def test_damaged_exif_does_not_cost_the_photo(tmp_path: Path) -> None:
     picture().save(tmp_path / "photo.png", exif=b"Exif\x00\x00MM\x00*\xff\xff")
     assert read_photo(tmp_path / "photo.png").shape == (5, 9, 3)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import torch
 from torchvision import tv_tensors
 
@@ -33,6 +34,36 @@ def test_a_photo_smaller_than_the_crop_is_padded_with_black_and_unlabelled() -> 
     assert out["image"][:, outside].max() == 0
 
 
+def quadrants(side: int) -> dict:
+    """A photo whose four quarters have colours and labels of their own."""
+    labels = torch.tensor([[1, 2], [3, 4]]).repeat_interleave(side // 2, 0)
+    labels = labels.repeat_interleave(side // 2, 1)
+    colours = torch.tensor([[0, 0, 0], [200, 40, 40], [40, 200, 40], [40, 40, 200], [150, 150, 90]])
+    image = colours[labels].permute(2, 0, 1).to(torch.uint8)
+    return {"image": tv_tensors.Image(image), "mask": tv_tensors.Mask(labels), "image_id": 7}
+
+
+def test_scales_spread_evenly_over_the_given_range_and_take_image_and_mask_along() -> None:
+    transform = training_transform(128, None, (0.5, 2.0), flip=0, colour_jitter=0)
+    colours = {1: (200, 40, 40), 2: (40, 200, 40), 3: (40, 40, 200), 4: (150, 150, 90)}
+    sizes = []
+    for seed in range(200):
+        torch.manual_seed(seed)
+        out = transform(quadrants(64))
+        height, width = (int((out["mask"] != 255).any(side).sum()) for side in (1, 0))
+        assert abs(height - width) <= 1
+        sizes.append(height)
+        for label, colour in colours.items():
+            where = out["mask"] == label
+            assert int(where.sum()) == pytest.approx(height * width / 4, rel=0.15)
+            inside = (out["image"] == torch.tensor(colour)[:, None, None]).all(0)[where]
+            assert inside.float().mean() > 0.75  # all but where quarters meet
+    assert len(set(sizes)) > 70
+    assert 32 <= min(sizes) < 37
+    assert 123 < max(sizes) <= 128
+    assert sum(sizes) / len(sizes) == pytest.approx(1.25 * 64, rel=0.06)
+
+
 def test_scale_is_relative_to_the_short_side() -> None:
     # 100 x 50 at short side 20 and factor 1 is 40 x 20: the crop of 40 pads the width alone.
     out = training_transform(40, 20, (1.0, 1.0), flip=0, colour_jitter=0)(item(100, 50))
@@ -41,14 +72,35 @@ def test_scale_is_relative_to_the_short_side() -> None:
     assert int(inside.any(0).sum()) == 20
 
 
-def test_images_stay_8_bit_and_colour_leaves_labels_alone() -> None:
-    torch.manual_seed(0)
-    before = item(40, 40)
-    labels = before["mask"].clone()
-    out = training_transform(40, None, (1.0, 1.0), flip=0, colour_jitter=0.5)(before)
-    assert out["image"].dtype == torch.uint8
-    assert torch.equal(out["mask"], labels)
-    assert out["image_id"] == 7
+def test_jitter_changes_brightness_contrast_saturation_and_hue_and_never_the_mask() -> None:
+    transform = training_transform(40, None, (1.0, 1.0), flip=0, colour_jitter=0.3)
+    image = torch.full((3, 40, 40), 80, dtype=torch.uint8)
+    image[:, :, 20:] = 160
+    image[:, :2, :2] = torch.tensor([160, 110, 80])[:, None, None]  # too small for the mean
+    mask = torch.arange(1600).reshape(40, 40) % 7
+    found: dict[str, list[float]] = {"bright": [], "contrast": [], "saturation": [], "hue": []}
+    for seed in range(100):
+        torch.manual_seed(seed)
+        before = {"image": tv_tensors.Image(image), "mask": tv_tensors.Mask(mask), "image_id": 7}
+        out = transform(before)
+        assert torch.equal(out["mask"], mask)
+        assert (out["image"].dtype, out["image_id"]) == (torch.uint8, 7)
+        dark, light = out["image"][0, 30, 10].item(), out["image"][0, 30, 30].item()
+        red, green, blue = out["image"][:, 0, 0].tolist()
+        # Each is what it does to the photo alone: the others leave these proportions as they are.
+        found["bright"].append((dark + light) / 240)
+        found["contrast"].append(3 * (light - dark) / (dark + light))
+        found["saturation"].append((red - min(green, blue)) / (light - dark))
+        found["hue"].append(1 + ((green - blue) / (red - min(green, blue)) - 30 / 80) / 6)
+    for name, factors in found.items():
+        reach = 0.03 if name == "hue" else 0.3  # of the turn, a tenth of the others
+        assert 1 - 1.2 * reach < min(factors) < 1 - 0.8 * reach, name
+        assert 1 + 0.8 * reach < max(factors) < 1 + 1.2 * reach, name
+
+
+def test_without_jitter_colours_stay() -> None:
+    transform = training_transform(40, None, (1.0, 1.0), flip=0, colour_jitter=0)
+    assert torch.equal(transform(quadrants(40))["image"], quadrants(40)["image"])
 
 
 def test_evaluation_size() -> None:

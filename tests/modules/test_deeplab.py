@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from segment.modules import DeepLabV1Module, DeepLabV2Module
+from segment.architectures.deeplab_v1 import Variant
+from segment.modules import DeepLabV1Module, DeepLabV2Module, SegmentationModule
 from segment.modules.deeplab import label_on_grid
 
 
@@ -65,15 +66,66 @@ def test_learns_one_picture_by_heart() -> None:
     assert right > 0.9
 
 
-def test_v1_s_branches_train_at_the_classifier_s_rates() -> None:
+def rates(module: SegmentationModule) -> dict[str, tuple[float, float]]:
+    """Of every parameter: its rate over `lr`, and its decay."""
+    names = {id(parameter): name for name, parameter in module.network.named_parameters()}
+    found = [
+        (names[id(parameter)], (group["lr"] / module.optimization.lr, group["weight_decay"]))
+        for group in module.parameter_groups()
+        for parameter in group["params"]
+    ]
+    assert sorted(name for name, _ in found) == sorted(names.values())
+    return dict(found)
+
+
+# Multipliers of the releases' prototxts: weights and biases of the layers that VGG fills, then of
+# the scores (v1: and the branches). A decay of 5e-4, none on biases.
+FILLED, ANEW = {"weight": (1, 5e-4), "bias": (2, 0)}, {"weight": (10, 5e-4), "bias": (20, 0)}
+
+
+@pytest.mark.parametrize("variant", ["largefov", "4x4", "7x7", "msc_largefov"])
+def test_v1_s_rates_are_the_release_s(variant: Variant) -> None:
     with torch.device("meta"):
-        module = DeepLabV1Module(4, variant="msc_largefov", pretrained=False)
-    groups = {group["name"]: group for group in module.parameter_groups()}
-    assert len(groups["backbone"]["params"]) == 2 * 15
-    assert len(groups["head"]["params"]) == len(groups["head_bias"]["params"]) == 1 + 5 * 3
-    assert groups["head"]["lr"] == 10 * groups["backbone"]["lr"]
-    assert groups["head_bias"]["lr"] == 20 * groups["backbone"]["lr"]
-    assert groups["head_bias"]["weight_decay"] == 0
+        found = rates(DeepLabV1Module(4, variant=variant, pretrained=False))
+    branches = 5 if variant == "msc_largefov" else 0
+    assert len(found) == 2 * (13 + 3 + 3 * branches)
+    for name, (rate, decay) in found.items():
+        anew = name.startswith(("head.fc8.", "branches."))
+        expected = (ANEW if anew else FILLED)[name.rsplit(".", 1)[1]]
+        assert (rate, decay) == pytest.approx(expected), name
+
+
+def test_v2_s_rates_on_vgg_are_the_release_s() -> None:
+    with torch.device("meta"):
+        found = rates(DeepLabV2Module(4, "vgg16", pretrained=False, lr=1e-3))
+    assert len(found) == 2 * (13 + 4 * 3)
+    for name, (rate, decay) in found.items():
+        expected = (ANEW if ".fc8." in name else FILLED)[name.rsplit(".", 1)[1]]
+        assert (rate, decay) == pytest.approx(expected), name
+
+
+def test_v2_s_rates_on_resnet_are_1_10_and_20_norms_included() -> None:
+    with torch.device("meta"):
+        found = rates(DeepLabV2Module(4, "resnet18", pretrained=False, freeze_batch_norm=False))
+    assert "backbone.features.bn1.bias" in found
+    for name, (rate, decay) in found.items():
+        expected = ANEW[name.rsplit(".", 1)[1]] if name.startswith("aspp.") else (1, 5e-4)
+        assert (rate, decay) == pytest.approx(expected), name
+
+
+def test_biases_of_a_convnext_train_at_twice_the_rate_and_those_of_its_norms_do_not() -> None:
+    with torch.device("meta"):
+        found = rates(
+            DeepLabV2Module(4, "convnext_tiny", output_stride=16, pretrained=False, lr=1.0)
+        )
+    blocks = [name for name in found if name.endswith(".conv_dw.weight")]
+    assert len(blocks) == 3 + 3 + 9 + 3  # ConvNeXt-T's depths
+    for name in blocks:
+        block = name.removesuffix("conv_dw.weight")
+        assert (
+            found[name] == found[block + "norm.bias"] == found[block + "norm.weight"] == (1, 5e-4)
+        )
+        assert found[block + "conv_dw.bias"] == found[block + "mlp.fc1.bias"] == (2, 0)
 
 
 def test_refuses_another_rate_for_all_biases() -> None:
