@@ -65,8 +65,8 @@ FORMS = (
 ON_CROPS = {"rates": [3, 6, 9], "bn_momentum": 0.1}
 
 
-LEFT = """DeepLab v1 and v2 train biases at twice the rate and without decay, v3+ decays no depthwise
-convolution, and the Deep Contextual Network keeps the auxiliary losses that it is about."""
+LEFT = """DeepLab v1 and v2 train biases at twice the rate and without decay, v3+ decays no
+depthwise convolution, and the Deep Contextual Network keeps the auxiliary losses it is about."""
 
 
 class Row(NamedTuple):
