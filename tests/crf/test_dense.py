@@ -357,6 +357,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    print(f"peak: {int(done.stdout)} MiB")  # README's figure
     assert int(done.stdout) < PEAK_MB, done.stdout
 
 
