@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jsonargparse
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,7 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from segment.cli_errors import INNER, check_files, explain, stop
+from segment.cli_errors import SegmentParser, check_files, no_module, stop
 from segment.console import CalmProgressBar, quiet
 from segment.cost import StepTimer
 from segment.crf import DenseCRF
@@ -77,16 +77,6 @@ class CheckCRF(Callback):
         data: TrashDataModule = trainer.datamodule  # type: ignore[attr-defined]  # untyped
         for photo in data.read("val" if stage == "fit" else data.split).photos:
             self.crf.check_fits(pl_module.num_classes, photo.height, photo.width)
-
-
-class SegmentParser(LightningArgumentParser):
-    """Answers a mistake in a few lines, without the dump of types and the usage of all options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and where, and exit with 2; a nested parser tells the outer one."""
-        if self.exit_on_error:
-            stop(explain(message, self))
-        super().error(message if INNER in message else INNER + explain(message, self), ex)
 
 
 class SegmentCLI(LightningCLI):
@@ -164,8 +154,11 @@ class SegmentCLI(LightningCLI):
         self.config = parser.parse_args(args)
         if self.config.experiment is None:
             self.config.experiment = Path(self.config.config[0].relative).stem
-        if Path(self.config.experiment).name != self.config.experiment:
-            stop(f"experiment is {self.config.experiment!r}; give a name, not a path.")
+        name = self.config.experiment
+        if name in ("", "..") or Path(name).name != name:
+            stop(f"experiment is {name!r}; give a name, not a path.")
+        if self.config.model.class_path.endswith(".SegmentationModule"):
+            stop(no_module("left out, or SegmentationModule, which has no network of its own"))
 
     def before_instantiate_classes(self) -> None:
         """Set what Lightning leaves at unwelcome defaults."""

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: tests
 import pytest
 import torch
 
+from segment.cli_errors import user_errors
 from segment.data.sample import make_sample
 from segment.fit import fit
 
@@ -99,6 +100,23 @@ trainer:
     fit(["--config", str(root / "two.yaml"), *settings])
     (run,) = (root / "two").iterdir()
     return run, json.loads((run / "evaluation.json").read_text())
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[[Sequence[object]], str]:
+    """What a user reads whose `fit` is refused."""
+
+    def of(args: Sequence[object]) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            user_errors(lambda: fit([str(arg) for arg in args]))
+        assert stopped.value.code == 2
+        err = capsys.readouterr().err
+        said = err[err.rindex("error: ") :]
+        assert "Traceback" not in said
+        assert len(said.splitlines()) <= 3, said
+        return said
+
+    return of
 
 
 @pytest.fixture(autouse=True)
