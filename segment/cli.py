@@ -168,12 +168,13 @@ class SegmentCLI(LightningCLI):
             own = read_config(Path(self.config.run))
             if self.config.data.root != own["data"]["root"]:
                 self.config.data.sample = None  # other photos: nothing is to be generated there
-        limit = trainer.limit_test_batches
-        if limit not in (None, 1.0):  # the parser makes a float of 1, which means all
-            raise ValueError(
-                f"trainer.limit_test_batches is {limit}, but scores are of all photos of a split; "
-                f"leave it out, or null, and for fewer photos name a json of those in data."
-            )
+        # The parser makes a float of 1, which means all.
+        for name, whole in (("limit_test_batches", (None, 1.0)), ("fast_dev_run", (False,))):
+            if trainer[name] not in whole:
+                raise ValueError(
+                    f"trainer.{name} is {trainer[name]}, but scores are of all photos of a split; "
+                    f"leave it out, and for fewer photos name a json of those in data."
+                )
         self.root = trainer.default_root_dir or "runs"
         if trainer.strategy == "ddp":
             # Lightning's own waits half an hour (gloo) for a process that died.

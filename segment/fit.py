@@ -49,8 +49,7 @@ def fit(args: Sequence[str]) -> None:
     if not any((run / "checkpoints").glob("*.ckpt")):
         raise ValueError(
             f"{run}: not one epoch was trained, so there is nothing to score; see "
-            f"trainer.max_epochs, trainer.max_steps, trainer.fast_dev_run and "
-            f"trainer.limit_train_batches."
+            f"trainer.max_epochs, trainer.max_steps and trainer.limit_train_batches."
         )
     best = run / "checkpoints" / "best.ckpt"
     if not best.is_file() and cli.trainer.is_global_zero:

@@ -129,6 +129,7 @@ def test_a_broken_yaml_is_named(content: str, tmp_path: Path, complaint: Callabl
             for name in ("../../x", "..", ".", "")
         ),
         (["--trainer.limit_test_batches", "2"], "scores are of all photos"),
+        (["--trainer.fast_dev_run", "2"], "trainer.fast_dev_run is 2, but scores are of all"),
         (["--crf", "deeplab_v2"], "write its settings, the path of a YAML file, or null"),
     ],
 )
