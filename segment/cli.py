@@ -26,7 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from segment.cli_errors import SegmentParser, check_files, no_module, stop
+from segment.cli_errors import SegmentParser, check_files, no_module, refuse_model, stop
 from segment.console import CalmProgressBar, quiet
 from segment.cost import StepTimer
 from segment.crf import DenseCRF
@@ -35,6 +35,7 @@ from segment.files import write_atomically
 from segment.modules import SegmentationModule
 from segment.runs import (
     AtomicCheckpointIO,
+    KeepConfig,
     RunCheckpoint,
     SaveInterrupted,
     config_of,
@@ -146,11 +147,9 @@ class SegmentCLI(LightningCLI):
                 if self.verb == "evaluate"
                 else "no experiment given; name one, for instance --config experiments/smoke.yaml."
             )
-        if self.verb == "evaluate":
-            for word in args:
-                if re.match(r"--model([.=]|$)", word):
-                    stop(f"{word}: a checkpoint says itself what its model is; leave this out.")
         check_files(args, {action.dest.split(".")[0] for action in parser._actions})
+        if named_run(args) is not None:
+            refuse_model(args, self.verb)
         self.config = parser.parse_args(args)
         if self.config.experiment is None:
             self.config.experiment = Path(self.config.config[0].relative).stem
@@ -231,7 +230,7 @@ class SegmentCLI(LightningCLI):
         else:
             run = Path(self.root)  # torchrun or SLURM: rank 0 tells once they are connected
         os.environ[RUN_VARIABLE] = f"{os.getpid()}:{run}"
-        if self.trainer.is_global_zero:  # also what is given beside --resume
+        if self.trainer.is_global_zero and resume is None:
             write_atomically(run / "config.yaml", self.resolved().encode())
         self._attach(run)
         return run
@@ -254,6 +253,7 @@ class SegmentCLI(LightningCLI):
         ]
         folder = run / "checkpoints"
         callbacks += [
+            KeepConfig(run, self.resolved()),  # also what is given beside --resume
             SaveInterrupted(folder),
             StepTimer(run),
             # One file each, always of the same name: a resumed run overwrites, never adds.

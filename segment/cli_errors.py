@@ -169,9 +169,7 @@ def check_files(args: Sequence[str], known: set[str]) -> None:
 
     The parser would say the one at length, and of the other nothing if it holds nothing.
     """
-    named = [args[place + 1] for place, word in enumerate(args[:-1]) if word in ("-c", "--config")]
-    named += [word.split("=", 1)[1] for word in args if re.match(r"(-c|--config)=", word)]
-    for path in map(Path, named):
+    for path in _named_files(args):
         if not path.is_file():
             there = {other.stem: str(other) for other in sorted(path.parent.glob("*.yaml"))}
             near = difflib.get_close_matches(path.stem, there) or [*there][:3]
@@ -190,6 +188,25 @@ def check_files(args: Sequence[str], known: set[str]) -> None:
                 near = difflib.get_close_matches(str(key), known, n=1)
                 remedy = f"write {near[0]}" if near else "remove it"
                 stop(f"{path}: there is no setting {key}; {remedy}.")
+
+
+def _named_files(args: Sequence[str]) -> list[Path]:
+    named = [args[place + 1] for place, word in enumerate(args[:-1]) if word in ("-c", "--config")]
+    named += [word.split("=", 1)[1] for word in args if re.match(r"(-c|--config)=", word)]
+    return [Path(path) for path in named]
+
+
+def refuse_model(args: Sequence[str], verb: str) -> None:
+    """Say that a run's model stays what it is, by words or by a file after the run's own."""
+    remedies = {
+        "evaluate": "a checkpoint says itself what its model is; leave this out",
+        "fit": "a resumed run goes on with its model, optimizer and rates; leave this out, or "
+        "start a new run from its weights with --model.init_args.weights",
+    }
+    given = [word for word in args if re.match(r"--model([.=]|$)", word)]
+    given += [f"{path}: model" for path in _named_files(args)[1:] if "model" in read_yaml(path)]
+    if given:
+        stop(f"{given[0]}: {remedies[verb]}.")
 
 
 class SegmentParser(LightningArgumentParser):
