@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import jsonargparse
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -26,7 +26,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
-from segment.cli_errors import INNER, check_files, explain, stop
+from segment.cli_errors import SegmentParser, check_files, no_module, refuse_model, stop
 from segment.console import CalmProgressBar, quiet
 from segment.cost import StepTimer
 from segment.crf import DenseCRF
@@ -35,6 +35,7 @@ from segment.files import write_atomically
 from segment.modules import SegmentationModule
 from segment.runs import (
     AtomicCheckpointIO,
+    KeepConfig,
     RunCheckpoint,
     SaveInterrupted,
     config_of,
@@ -77,16 +78,6 @@ class CheckCRF(Callback):
         data: TrashDataModule = trainer.datamodule  # type: ignore[attr-defined]  # untyped
         for photo in data.read("val" if stage == "fit" else data.split).photos:
             self.crf.check_fits(pl_module.num_classes, photo.height, photo.width)
-
-
-class SegmentParser(LightningArgumentParser):
-    """Answers a mistake in a few lines, without the dump of types and the usage of all options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print what is wrong and where, and exit with 2; a nested parser tells the outer one."""
-        if self.exit_on_error:
-            stop(explain(message, self))
-        super().error(message if INNER in message else INNER + explain(message, self), ex)
 
 
 class SegmentCLI(LightningCLI):
@@ -156,16 +147,17 @@ class SegmentCLI(LightningCLI):
                 if self.verb == "evaluate"
                 else "no experiment given; name one, for instance --config experiments/smoke.yaml."
             )
-        if self.verb == "evaluate":
-            for word in args:
-                if re.match(r"--model([.=]|$)", word):
-                    stop(f"{word}: a checkpoint says itself what its model is; leave this out.")
         check_files(args, {action.dest.split(".")[0] for action in parser._actions})
+        if named_run(args) is not None:
+            refuse_model(args, self.verb)
         self.config = parser.parse_args(args)
         if self.config.experiment is None:
             self.config.experiment = Path(self.config.config[0].relative).stem
-        if Path(self.config.experiment).name != self.config.experiment:
-            stop(f"experiment is {self.config.experiment!r}; give a name, not a path.")
+        name = self.config.experiment
+        if name in ("", "..") or Path(name).name != name:
+            stop(f"experiment is {name!r}; give a name, not a path.")
+        if self.config.model.class_path.endswith(".SegmentationModule"):
+            stop(no_module("left out, or SegmentationModule, which has no network of its own"))
 
     def before_instantiate_classes(self) -> None:
         """Set what Lightning leaves at unwelcome defaults."""
@@ -175,12 +167,13 @@ class SegmentCLI(LightningCLI):
             own = read_config(Path(self.config.run))
             if self.config.data.root != own["data"]["root"]:
                 self.config.data.sample = None  # other photos: nothing is to be generated there
-        limit = trainer.limit_test_batches
-        if limit not in (None, 1.0):  # the parser makes a float of 1, which means all
-            raise ValueError(
-                f"trainer.limit_test_batches is {limit}, but scores are of all photos of a split; "
-                f"leave it out, or null, and for fewer photos name a json of those in data."
-            )
+        # The parser makes a float of 1, which means all.
+        for name, whole in (("limit_test_batches", (None, 1.0)), ("fast_dev_run", (False,))):
+            if trainer[name] not in whole:
+                raise ValueError(
+                    f"trainer.{name} is {trainer[name]}, but scores are of all photos of a split; "
+                    f"leave it out, and for fewer photos name a json of those in data."
+                )
         self.root = trainer.default_root_dir or "runs"
         if trainer.strategy == "ddp":
             # Lightning's own waits half an hour (gloo) for a process that died.
@@ -237,7 +230,7 @@ class SegmentCLI(LightningCLI):
         else:
             run = Path(self.root)  # torchrun or SLURM: rank 0 tells once they are connected
         os.environ[RUN_VARIABLE] = f"{os.getpid()}:{run}"
-        if self.trainer.is_global_zero:  # also what is given beside --resume
+        if self.trainer.is_global_zero and resume is None:
             write_atomically(run / "config.yaml", self.resolved().encode())
         self._attach(run)
         return run
@@ -260,6 +253,7 @@ class SegmentCLI(LightningCLI):
         ]
         folder = run / "checkpoints"
         callbacks += [
+            KeepConfig(run, self.resolved()),  # also what is given beside --resume
             SaveInterrupted(folder),
             StepTimer(run),
             # One file each, always of the same name: a resumed run overwrites, never adds.

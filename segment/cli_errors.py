@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 import segment.modules
@@ -40,6 +41,8 @@ def explain(message: str, parser: jsonargparse.ArgumentParser | None = None) -> 
     """
     text = re.sub(r"\x1b\[[0-9;]*m", "", message)
     where = ".".join(dict.fromkeys(re.findall(r'Parser key "([\w.]+)"', text)))
+    if where == "model" and _names_no_module(text):
+        return no_module("missing")
     if INNER in text:
         inner = text.rsplit(INNER, 1)[1].splitlines()[0]
         inside = "init_args." if where == "model" else ""
@@ -51,13 +54,17 @@ def explain(message: str, parser: jsonargparse.ArgumentParser | None = None) -> 
     lines = [line.strip(" -") for line in text.splitlines() if line.strip()]
     causes = [line for line in lines[1:] if not re.match(_NOISE, line)]
     path = re.search(r"path but (\S+) either not accessible", text)
+    remedy = "write its settings, or the path of a YAML file"
+    if where == "crf":
+        remedy = "write its settings, the path of a YAML file, or null"
     if where and path:
-        return f"{where} is {path[1]}; write its settings, the path of a YAML file, or null."
+        return f"{where} is {path[1]}; {remedy}."
     kinds = re.findall(r"- Expected an? ([^\n]+)", text)
     value = re.search(r"Given value: ([^\n]*)", text)
     if value and "Not a valid subclass" in text and "type: <class 'dict'>" not in text:
-        or_null = ", or null" if where == "crf" else ""
-        return f"{where} is {value[1]}; write its settings, or the path of a YAML file{or_null}."
+        return f"{where} is {value[1]}; {remedy}."
+    if where == "model":
+        return _model(text)
     if where and kinds and value:  # a union: every branch says what it would take
         return f"{where} is {value[1]}; it must be of type {' or '.join(map(_plain, kinds))}."
     return " ".join([lines[0], *causes[:1]]) if where else (causes or lines)[0]
@@ -103,11 +110,34 @@ def _type(found: re.Match[str], where: str, _: object) -> str:
 
 
 def _class(found: re.Match[str], where: str, _: object) -> str:
+    if where == "model":
+        return no_module(f"{found['name']}, which is not to be had")
+    return f"{where}.class_path is {found['name']}, which is not to be had; see its spelling."
+
+
+def no_module(what: str) -> str:
+    """That `model.class_path` is `what`, and what it can be."""
     names = [name for name in segment.modules.__all__ if name != "SegmentationModule"]
-    return (
-        f"{where}.class_path is {found['name']}, which is not to be had; take a class of "
-        f"segment.modules: {', '.join(names)}."
+    return f"model.class_path is {what}; take a class of segment.modules: {', '.join(names)}."
+
+
+def _names_no_module(text: str) -> bool:
+    """Whether the settings of a module were taken for those of the class that all share."""
+    return "class_path 'segment.modules.SegmentationModule'" in text and (
+        _class_path(text) in (None, "segment.modules.SegmentationModule")
     )
+
+
+def _class_path(text: str) -> str | None:
+    """What was given as `class_path`, however jsonargparse prints it."""
+    found = re.search(r"class_path(?:': |', val=|=)(\[.*?\]|[^,)}\n]*)", text)
+    return None if found is None else found[1].strip("'").replace("None", "null")
+
+
+def _model(text: str) -> str:
+    if "object has no attribute 'keys'" in text:
+        return "model.init_args holds no settings; write those of the module below it."
+    return no_module(f"{_class_path(text) or 'empty'}, which is no module")
 
 
 def _import(found: re.Match[str], where: str, _: object) -> str:
@@ -139,12 +169,12 @@ def check_files(args: Sequence[str], known: set[str]) -> None:
 
     The parser would say the one at length, and of the other nothing if it holds nothing.
     """
-    named = [args[place + 1] for place, word in enumerate(args[:-1]) if word in ("-c", "--config")]
-    named += [word.split("=", 1)[1] for word in args if re.match(r"(-c|--config)=", word)]
-    for path in map(Path, named):
+    for path in _named_files(args):
         if not path.is_file():
-            near = sorted(str(other) for other in path.parent.glob("*.yaml"))
-            hint = f"; there are {', '.join(near)}" if near else ""
+            there = {other.stem: str(other) for other in sorted(path.parent.glob("*.yaml"))}
+            near = difflib.get_close_matches(path.stem, there) or [*there][:3]
+            more = " and others" if len(near) < len(there) else ""
+            hint = f"; there are {', '.join(there[stem] for stem in near)}{more}" if near else ""
             stop(f"{path}: no such configuration file{hint}.")
         try:
             content = read_yaml(path)
@@ -158,6 +188,35 @@ def check_files(args: Sequence[str], known: set[str]) -> None:
                 near = difflib.get_close_matches(str(key), known, n=1)
                 remedy = f"write {near[0]}" if near else "remove it"
                 stop(f"{path}: there is no setting {key}; {remedy}.")
+
+
+def _named_files(args: Sequence[str]) -> list[Path]:
+    named = [args[place + 1] for place, word in enumerate(args[:-1]) if word in ("-c", "--config")]
+    named += [word.split("=", 1)[1] for word in args if re.match(r"(-c|--config)=", word)]
+    return [Path(path) for path in named]
+
+
+def refuse_model(args: Sequence[str], verb: str) -> None:
+    """Say that a run's model stays what it is, by words or by a file after the run's own."""
+    remedies = {
+        "evaluate": "a checkpoint says itself what its model is; leave this out",
+        "fit": "a resumed run goes on with its model, optimizer and rates; leave this out, or "
+        "start a new run from its weights with --model.init_args.weights",
+    }
+    given = [word for word in args if re.match(r"--model([.=]|$)", word)]
+    given += [f"{path}: model" for path in _named_files(args)[1:] if "model" in read_yaml(path)]
+    if given:
+        stop(f"{given[0]}: {remedies[verb]}.")
+
+
+class SegmentParser(LightningArgumentParser):
+    """Answers a mistake in a few lines, without the dump of types and the usage of all options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print what is wrong and where, and exit with 2; a nested parser tells the outer one."""
+        if self.exit_on_error:
+            stop(explain(message, self))
+        super().error(message if INNER in message else INNER + explain(message, self), ex)
 
 
 def stop(message: str) -> NoReturn:

@@ -20,6 +20,7 @@ KNOWN_WARNINGS = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",
     r"Found \d+ module\(s\) in eval mode",  # `freeze_batch_norm` does that on purpose
     r".*treespec, LeafSpec",
+    r"Checkpoint directory .* exists and is not empty",  # a resumed run goes on in its folder
 )
 
 

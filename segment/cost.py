@@ -25,8 +25,11 @@ def multiply_adds(network: SegmentationNetwork, side: int = 512) -> int:
         network.eval()
         counter = FlopCounterMode(display=False)
         meta = {name: value.to("meta") for name, value in network.state_dict().items()}
+        # In the network's own type: `trainer.precision: bf16-true` has cast its weights.
+        kind = next(network.parameters()).dtype
+        photo = torch.zeros(1, 3, *size, dtype=kind, device="meta")
         with torch.no_grad(), counter:
-            torch.func.functional_call(network, meta, (torch.zeros(1, 3, *size, device="meta"),))
+            torch.func.functional_call(network, meta, (photo,))
     finally:
         network.train(was_training)
     return counter.get_total_flops() // 2
@@ -56,6 +59,10 @@ class StepTimer(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """A step is timed from the end of the one before it: loading counts, validation not."""
+        self.started = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A step after a validation within the epoch is not timed, like the first of an epoch."""
         self.started = None
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:

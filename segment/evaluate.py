@@ -75,6 +75,11 @@ def main(args: Sequence[str]) -> None:
     if cli.trainer.is_global_zero:
         if cli.config.out is None:
             out = _free_folder(run)
+        elif (out / "evaluation.json").exists():  # whose photos would stand beside these
+            raise ValueError(
+                f"{out}: holds the evaluation.json of an earlier evaluation; give --out another "
+                f"folder, or delete this one."
+            )
         hold(out)
     evaluate(cli, run, checkpoint, cli.config.split, out, cli.config.score_workers)
 

@@ -2,14 +2,10 @@
 
 import gzip
 import json
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +22,9 @@ from segment.metrics import SegmentationScores
 from segment.modules import SegmentationModule
 from segment.scoring import Job, Scored, WorkerPool, at_most, default_workers, score
 from segment.seeds import run_seed
+from segment.versions import git_state, versions
 
 SCHEMA = 1
-PACKAGES = ("torch", "torchvision", "lightning", "torchmetrics", "timm", "numpy", "pydensecrf2")
 
 
 class Evaluation(Callback):
@@ -69,6 +65,11 @@ class Evaluation(Callback):
         self.out = Path(trainer.strategy.broadcast(str(self.out)))
         self.data: TrashDataModule = trainer.datamodule  # type: ignore[attr-defined]  # untyped
         self.coco = self.data.read(self.split)
+        if not self.coco.shown_classes():
+            raise ValueError(
+                f"{self.coco.path}: not one pixel is labelled, so there is nothing to score; add "
+                f"`annotations`, or have the photos labelled by python -m segment.predict."
+            )
         self.names = {photo.id: photo.file_name for photo in self.coco.photos}
         self.taxonomy = pl_module.taxonomy
         shape = self.taxonomy.num_classes, self.taxonomy.background
@@ -183,6 +184,8 @@ class Evaluation(Callback):
                     if not line:
                         break
                     lines.append((place[json.loads(line)["image_id"]], number, offset))
+        # Also of photos that were skipped: those count no pixel.
+        assert sorted(index for index, *_ in lines) == list(range(len(place)))
         target = self.out / "per_photo.jsonl.gz"
         temporary = target.with_name(f".{target.name}.tmp")
         files = [part.open() for part in parts]
@@ -232,7 +235,7 @@ class Evaluation(Callback):
             },
             "per_photo": "per_photo.jsonl.gz",
             "labels": "labels",
-            "versions": {"python": sys.version.split()[0], **{p: _version(p) for p in PACKAGES}},
+            "versions": versions(),
             "seed": run_seed(),
             "git": git_state(),
         }
@@ -256,33 +259,6 @@ def notes(sha256: str, trained_on: dict[str, str], crf: DenseCRF | None, skipped
 def png_name(file_name: str) -> str:
     """A label PNG's name: the photo's, folders and all; x.jpg and x.png stay apart."""
     return f"{file_name}.png"
-
-
-def git_state() -> dict[str, Any] | None:
-    """Commit and whether the working tree differs from it; None outside a repository."""
-
-    def git(*words: str) -> str:
-        here = Path(__file__).parent
-        return subprocess.run(
-            ["git", *words], cwd=here, capture_output=True, text=True, check=True, timeout=10
-        ).stdout.strip()
-
-    if shutil.which("git") is None:
-        return None
-    try:
-        return {
-            "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--untracked-files=no")),
-        }
-    except (subprocess.SubprocessError, OSError):
-        return None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # the module came from elsewhere
-        return None
 
 
 def _median(seconds: list[float]) -> float | None:

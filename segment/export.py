@@ -31,8 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from segment import __version__
-from segment.cli import SegmentParser
-from segment.cli_errors import user_errors
+from segment.cli_errors import SegmentParser, user_errors
 from segment.files import write_atomically
 from segment.modules import SegmentationModule
 from segment.modules.loading import load_checkpoint

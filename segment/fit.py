@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.evaluate import evaluate
+from segment.modules.loading import read_checkpoint
 from segment.runs import checkpoint_of
 
 
@@ -37,6 +38,8 @@ def fit(args: Sequence[str]) -> None:
         network = cli.model.network
         count = sum(parameter.numel() for parameter in network.parameters())
         print(f"{type(network).__name__}: {count:,} parameters", flush=True)
+    if start is not None:  # so that `setup` holds the data's classes against those it has learnt
+        cli.model.on_load_checkpoint(read_checkpoint(start))
     cli.trainer.fit(
         cli.model,
         datamodule=cli.datamodule,
@@ -49,8 +52,7 @@ def fit(args: Sequence[str]) -> None:
     if not any((run / "checkpoints").glob("*.ckpt")):
         raise ValueError(
             f"{run}: not one epoch was trained, so there is nothing to score; see "
-            f"trainer.max_epochs, trainer.max_steps, trainer.fast_dev_run and "
-            f"trainer.limit_train_batches."
+            f"trainer.max_epochs, trainer.max_steps and trainer.limit_train_batches."
         )
     best = run / "checkpoints" / "best.ckpt"
     if not best.is_file() and cli.trainer.is_global_zero:

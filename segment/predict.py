@@ -20,8 +20,8 @@ import jsonargparse
 import torch
 from tqdm import tqdm
 
-from segment.cli import SegmentParser, named_run
-from segment.cli_errors import user_errors
+from segment.cli import named_run
+from segment.cli_errors import SegmentParser, user_errors
 from segment.crf import DenseCRF
 from segment.data.photos import read_photo
 from segment.interrupt import stopped
@@ -81,11 +81,11 @@ def predict(args: Sequence[str]) -> None:
     module = load_checkpoint(checkpoint_of(Path(config.run), config.checkpoint))
     try:
         device = torch.device(config.device or _fastest())
+        torch.zeros(1, device=device).cpu()  # `meta` can be had, but computes nothing
         module.to(device)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(
-            f"--device {config.device}: not to be had here; take {_fastest()} or cpu."
-        ) from error
+    except (RuntimeError, AssertionError, ImportError) as error:
+        known = " or ".join(dict.fromkeys([_fastest(), "cpu"]))
+        raise ValueError(f"--device {config.device}: not to be had here; take {known}.") from error
     if module.taxonomy is None:
         raise ValueError(f"{config.run}: the checkpoint names no classes; train with `fit`.")
     taxonomy = module.taxonomy

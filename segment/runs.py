@@ -24,7 +24,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_info
 
-from segment.files import read_yaml
+from segment.files import read_yaml, write_atomically
 from segment.modules.loading import read_checkpoint
 
 _HELD: list[IO[str]] = []
@@ -174,6 +174,27 @@ class RunCheckpoint(ModelCheckpoint):
         best = state.get("best_k_models", {})
         state["best_k_models"] = {moved(path): score for path, score in best.items()}
         super().load_state_dict(state)
+
+
+class KeepConfig(Callback):
+    """Writes `config.yaml` once training starts: settings that are refused replace none that work.
+
+    Args:
+        run: The run folder.
+        config: The resolved configuration, as YAML.
+    """
+
+    def __init__(self, run: Path, config: str) -> None:
+        self.run, self.config = run, config
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write: the data are read, and a checkpoint that is gone on from is restored."""
+        if trainer.is_global_zero:
+            write_atomically(self.run / "config.yaml", self.config.encode())
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write also where all epochs were trained before, and scoring alone is left."""
+        self.on_train_start(trainer, pl_module)
 
 
 class SaveInterrupted(Callback):

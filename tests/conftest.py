@@ -1,10 +1,12 @@
 """What every test shares: no network, no questions from W&B, a small real COCO set, one thread."""
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 os.environ["WANDB_MODE"] = "offline"
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -13,7 +15,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: tests
 import pytest
 import torch
 
+from segment.cli_errors import user_errors
 from segment.data.sample import make_sample
+from segment.fit import fit
 
 Verb = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -80,6 +84,39 @@ def tiny_run(experiment: Path, run_verb: Verb, tmp_path_factory: pytest.TempPath
     (run,) = (root / "tiny").iterdir()
     (run / "output.txt").write_text(done.stdout + done.stderr)
     return run
+
+
+def fit_tiny(sample: Path, root: Path, *settings: str) -> tuple[Path, dict[str, Any]]:
+    """Three epochs of two convolutions in this process: the run folder and its evaluation."""
+    (root / "two.yaml").write_text(f"""
+model:
+  class_path: segment.modules.PlainFCNModule
+  init_args: {{num_classes: 11, depth: 2, width: 4}}
+data: {{root: {sample}, taxonomy: trash10, crop_size: 48, batch_size: 3, workers: 0}}
+trainer:
+  {{max_epochs: 3, accelerator: cpu, enable_progress_bar: false, num_sanity_val_steps: 0,
+    logger: false, log_every_n_steps: 1, default_root_dir: {root}}}
+""")
+    fit(["--config", str(root / "two.yaml"), *settings])
+    (run,) = (root / "two").iterdir()
+    return run, json.loads((run / "evaluation.json").read_text())
+
+
+@pytest.fixture
+def complaint(capsys: pytest.CaptureFixture[str]) -> Callable[[Sequence[object]], str]:
+    """What a user reads whose `fit` is refused."""
+
+    def of(args: Sequence[object]) -> str:
+        with pytest.raises(SystemExit) as stopped:
+            user_errors(lambda: fit([str(arg) for arg in args]))
+        assert stopped.value.code == 2
+        err = capsys.readouterr().err
+        said = err[err.rindex("error: ") :]
+        assert "Traceback" not in said
+        assert len(said.splitlines()) <= 3, said
+        return said
+
+    return of
 
 
 @pytest.fixture(autouse=True)

@@ -192,7 +192,7 @@ def test_evaluate_keeps_the_checkpoint_s_classes(
     assert classes == list(Taxonomy.load("trash10").classes)
     done = run_verb(*common, "--out", tmp_path / "b", "--data.taxonomy", "garbage6")
     assert done.returncode == 2
-    assert "evaluate it with its own" in done.stderr
+    assert "take the checkpoint's own" in done.stderr
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from segment.predict import predict
 from segment.prediction import find_photos
@@ -85,3 +86,14 @@ def test_refuses_a_folder_of_earlier_results(tiny_run: Path, sample: Path, tmp_p
     with pytest.raises(ValueError, match=r"holds the results.json of an earlier prediction; give"):
         predict([str(sample / "val"), "--run", str(tiny_run), "--out", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
+
+
+@pytest.mark.parametrize("device", ["meta", "hpu", "gpu"])
+def test_refuses_a_device_that_cannot_compute(
+    device: str, tiny_run: Path, sample: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for backend in (torch.cuda, torch.backends.mps):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    args = [str(sample / "val"), "--run", str(tiny_run), "--out", str(tmp_path), "--device", device]
+    with pytest.raises(ValueError, match=rf"--device {device}: not to be had here; take cpu\.$"):
+        predict(args)

@@ -2,14 +2,20 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from conftest import Verb
+from conftest import Verb, fit_tiny
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+import segment.data.taxonomy
+from segment.fit import fit
 
 
 def weights(run: Path) -> dict[str, torch.Tensor]:
@@ -52,6 +58,7 @@ KILL = """
 import os, signal, sys
 import torch
 from segment.cli_errors import user_errors
+import segment.data.taxonomy
 from segment.fit import fit
 from segment.modules import SegmentationModule
 where, at = sys.argv[1], int(sys.argv[2])
@@ -131,6 +138,7 @@ def dropout_run(
 WITHOUT_DROPOUT = """
 import sys
 import torch
+import segment.data.taxonomy
 from segment.fit import fit
 torch.nn.Dropout.forward = lambda self, x: x
 fit(sys.argv[1:])
@@ -153,3 +161,76 @@ def test_the_dropout_run_does_depend_on_what_dropout_draws(
     (run,) = (tmp_path / "dropout").iterdir()
     other, whole = weights(run), weights(dropout_run)
     assert not all(torch.equal(whole[key], other[key]) for key in whole)
+
+
+@pytest.fixture(scope="module")
+def finished(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit_tiny(sample, tmp_path_factory.mktemp("done"), "--trainer.max_epochs", "1")[0]
+
+
+def resume(run: Path, folder: Path, *settings: object) -> Path:
+    """Go on with a copy of a run: this process still holds those it has written to."""
+    copy = Path(shutil.copytree(run, folder))
+    fit(["--resume", str(copy), *map(str, settings)])
+    return copy
+
+
+def test_settings_that_are_refused_leave_the_run_as_it_was(finished: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.yaml"  # as many classes, two of them in each other's place
+    preset = (Path(segment.data.taxonomy.__file__).parent / "taxonomies/trash10.yaml").read_text()
+    paper, glass = "  Paper: {color: [0, 128, 192]}\n", "  Glass: {color: [64, 0, 128]}\n"
+    swapped = preset.replace(paper, "?").replace(glass, paper).replace("?", glass)
+    assert swapped != preset
+    other.write_text(swapped)
+    run = finished
+    for number, (setting, value, words) in enumerate(
+        (
+            ("data.val", "nowhere.json", "nowhere.json"),
+            ("data.taxonomy", "camvid11", "camvid11"),
+            ("data.taxonomy", other, "take the checkpoint's own"),
+            ("crf.compatibility", "[[0,1],[1,0]]", "for 2 classes but the probabilities have 11"),
+        )
+    ):
+        broken = tmp_path / str(number)
+        with pytest.raises(ValueError, match=words):
+            resume(run, broken, f"--{setting}", value)
+        run = broken
+    assert (run / "config.yaml").read_text() == (finished / "config.yaml").read_text()
+    resume(run, tmp_path / "again", "--trainer.max_epochs", "2")
+
+
+def test_settings_that_work_are_used_and_kept(
+    finished: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    (tmp_path / "more.yaml").write_text("trainer: {max_epochs: 3}")
+    settings = ["--config", tmp_path / "more.yaml", "--data.short_side", "32"]
+    longer = resume(finished, tmp_path / "longer", *settings)
+    config = yaml.safe_load((longer / "config.yaml").read_text())
+    assert (config["trainer"]["max_epochs"], config["data"]["short_side"]) == (3, 32)
+    checkpoint = torch.load(longer / "checkpoints" / "last.ckpt", weights_only=True)
+    assert (checkpoint["epoch"], checkpoint["segment"]["short_side"]) == (2, 32)
+    with pytest.raises(MisconfigurationException, match="max_epochs=1"):  # in the restoring
+        resume(longer, tmp_path / "shorter", "--trainer.max_epochs", "1")
+    config = yaml.safe_load((tmp_path / "shorter" / "config.yaml").read_text())
+    assert config["trainer"]["max_epochs"] == 3
+    # Here no epoch is left, and the scores alone are new.
+    scored = resume(longer, tmp_path / "scored", "--crf.iterations", "1")
+    assert yaml.safe_load((scored / "config.yaml").read_text())["crf"]["iterations"] == 1
+    assert json.loads((scored / "evaluation.json").read_text())["refined"] is not None
+    assert not [warning for warning in recwarn if "is not empty" in str(warning.message)]
+
+
+def test_a_resumed_run_takes_no_other_model(
+    finished: Path, tmp_path: Path, complaint: Callable
+) -> None:
+    (tmp_path / "more.yaml").write_text("model: {init_args: {lr: 0.5}}")
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    for words, named in (
+        (["--model.init_args.lr", "0.5"], "--model.init_args.lr"),
+        (["--model=x.yaml"], "--model=x.yaml"),
+        (["--config", tmp_path / "more.yaml"], f"{tmp_path / 'more.yaml'}: model"),
+    ):
+        said = complaint(["--resume", finished, *words])
+        assert said.startswith(f"error: {named}: a resumed run goes on with its model")
+        assert "start a new run from its weights with --model.init_args.weights" in said
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before

@@ -282,10 +282,10 @@ class TrashDataModule(LightningDataModule):
                 f"{coco.path}: no photo shows a pixel of any object, so there is nothing to learn; "
                 f"add `annotations`, of categories that the taxonomy does not ignore."
             )
-        if not val.annotations:
+        if not val.annotations or not val.shown_classes():
             raise ValueError(
-                f"{val.path}: no photo has an annotation, so no score could choose a checkpoint; "
-                f"add `annotations`."
+                f"{val.path}: no photo has an annotation, or only of categories that are ignored, "
+                f"so no score could choose a checkpoint; add `annotations`."
             )
         if absent:
             log.warning(

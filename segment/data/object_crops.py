@@ -57,7 +57,8 @@ class ObjectCrop(nn.Module):
         self.coco, self.kind = coco, kind
         self.photos = {photo.id: photo for photo in coco.photos}
         self.train_ids = {c["id"]: coco.taxonomy.train_id(c) for c in coco.categories}
-        side = max(crop_size, round(crop_size * RESIZED))
+        # At least 2: torch's antialiased resizing of 8-bit photos breaks off at a single pixel.
+        side = max(2, crop_size, round(crop_size * RESIZED))
         self.finish = v2.Compose(
             [
                 v2.Resize((side, side), antialias=True),

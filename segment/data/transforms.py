@@ -5,6 +5,7 @@ colour moves the image alone. Randomness comes from torch's global generator, wh
 `CocoSegmentation` seeds per photo.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -35,8 +36,7 @@ class RandomScale(nn.Module):
         factor = torch.empty(()).uniform_(self.low, self.high).item()
         if self.base is not None:
             factor *= _ratio(height, width, self.base)
-        size = [max(1, round(height * factor)), max(1, round(width * factor))]
-        return v2.Resize(size, antialias=True)(item)
+        return v2.Resize(_scaled(height, width, factor), antialias=True)(item)
 
 
 class ElasticDeformation(nn.Module):
@@ -95,15 +95,15 @@ def training_transform(
     rules = {
         f"data.crop_size is {crop_size}; give at least 1 pixel": crop_size < 1,
         f"data.scale is {scale}; give two factors, 0 < smallest <= largest": not (
-            0 < scale[0] <= scale[1]
+            0 < scale[0] <= scale[1] < math.inf
         ),
         f"data.flip is {flip}; give a probability from 0 to 1": not 0 <= flip <= 1,
         f"data.colour_jitter is {colour_jitter}; give a strength from 0 to 1": not (
             0 <= colour_jitter <= 1
         ),
-        f"data.elastic is {elastic}; give 0 pixels or more": elastic < 0,
-        f"data.short_side is {short_side}; give at least 1 pixel, or null for each photo's own": (
-            short_side is not None and short_side < 1
+        f"data.elastic is {elastic}; give 0 pixels or more": not 0 <= elastic < math.inf,
+        f"data.short_side is {short_side}; give at least 2 pixels, or null for each photo's own": (
+            short_side is not None and short_side < 2
         ),
     }
     for message, broken in rules.items():
@@ -129,11 +129,15 @@ def _ratio(height: int, width: int, short_side: int) -> float:
     return short_side / max(min(height, width), max(height, width) / 16)
 
 
+def _scaled(height: int, width: int, factor: float) -> list[int]:
+    # At least 2: torch's antialiased resizing of 8-bit photos breaks off at a single pixel.
+    return [max(2, round(height * factor)), max(2, round(width * factor))]
+
+
 def evaluation_image(image: torch.Tensor, short_side: int | None) -> torch.Tensor:
     """The photo as the network sees it: (3, H, W) uint8 at a fixed shorter side, or as it is."""
     if short_side is None or min(image.shape[-2:]) == short_side:
         return image
     height, width = image.shape[-2:]
-    ratio = _ratio(height, width, short_side)
-    size = [max(1, round(height * ratio)), max(1, round(width * ratio))]
+    size = _scaled(height, width, _ratio(height, width, short_side))
     return F.resize(image, size, InterpolationMode.BILINEAR, antialias=True)

@@ -237,7 +237,7 @@ class SegmentationModule(LightningModule):
         if known is not None and (known.classes, known.background) != given:
             raise ValueError(
                 f"the checkpoint knows the classes {', '.join(known.classes)}; data.taxonomy "
-                f"gives {', '.join(taxonomy.classes)}; evaluate it with its own."
+                f"gives {', '.join(taxonomy.classes)}; take the checkpoint's own."
             )
         if taxonomy.num_classes != self.num_classes:
             raise ValueError(
@@ -292,8 +292,8 @@ class SegmentationModule(LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what `on_save_checkpoint` stored."""
+        """Restore what `on_save_checkpoint` stored, unless `setup` has learnt it from the data."""
         stored = checkpoint["segment"]
-        if stored["taxonomy"] is not None:
+        if self.taxonomy is None and stored["taxonomy"] is not None:
             self.taxonomy = Taxonomy.from_dict(stored["taxonomy"])
-        self.short_side, self.trained_on = stored["short_side"], stored["trained_on"]
+            self.short_side, self.trained_on = stored["short_side"], stored["trained_on"]

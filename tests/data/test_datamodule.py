@@ -1,5 +1,6 @@
 import json
 import logging
+import math
 import shutil
 from pathlib import Path
 
@@ -169,7 +170,10 @@ def test_a_split_without_a_file_says_how_to_name_one(sample: Path) -> None:
         ({"colour_jitter": -1}, r"data\.colour_jitter is -1"),
         ({"batch_size": 0}, r"data\.batch_size is 0"),
         ({"workers": -1}, r"data\.workers is -1"),
-        ({"short_side": 0}, r"data\.short_side is 0"),
+        ({"short_side": 1}, r"data\.short_side is 1; give at least 2 pixels, or null"),
+        ({"elastic": math.nan}, r"data\.elastic is nan; give 0 pixels or more"),
+        ({"elastic": -1}, r"data\.elastic is -1"),
+        ({"scale": (0.5, math.inf)}, r"data\.scale is \(0\.5, inf\)"),
     ],
 )
 def test_impossible_settings(settings: dict, message: str) -> None:

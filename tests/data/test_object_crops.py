@@ -74,6 +74,10 @@ def test_stage_2_keeps_every_class(coco: CocoFile) -> None:
     assert len(set(shown)) > 1
 
 
+def test_a_crop_may_be_a_single_pixel(coco: CocoFile) -> None:
+    assert ObjectCrop(coco, "proposal", 1, flip=0)(item(coco, 2))["image"].shape == (3, 1, 1)
+
+
 @pytest.mark.parametrize("kind", ["object", "proposal"])
 def test_mask_moves_with_the_image(coco: CocoFile, kind: str) -> None:
     whole = item(coco, 1)["mask"]

@@ -112,6 +112,13 @@ def test_evaluation_size() -> None:
     assert evaluation_image(strip, 100).shape[-2:] == (3, 1600)
 
 
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 2), (3, 40)])
+def test_a_photo_may_shrink_to_next_to_nothing(height: int, width: int) -> None:
+    out = training_transform(8, None, (0.2, 0.2), flip=0, colour_jitter=0)(item(height, width))
+    assert out["image"].shape == (3, 8, 8)
+    assert (out["mask"] != 255).any()
+
+
 def test_elastic_deformation_shifts_its_nodes_by_the_given_pixels() -> None:
     # Every pixel's value is its place, so that the middle shows how far it came.
     ramp = torch.arange(201, dtype=torch.uint8)

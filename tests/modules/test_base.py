@@ -1,3 +1,4 @@
+import logging
 import math
 from pathlib import Path
 from types import SimpleNamespace
@@ -120,7 +121,11 @@ def test_frozen_batch_norm_neither_learns_nor_counts() -> None:
     assert not any(m.training for m in free.modules())
 
 
-def test_starts_from_a_checkpoint_with_other_classes(tiny_run: Path) -> None:
+def test_starts_from_a_checkpoint_with_other_classes(
+    tiny_run: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What Lightning's loggers show goes to the terminal and no further.
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch"), "propagate", True)
     checkpoint = tiny_run / "checkpoints" / "best.ckpt"
     source = load_checkpoint(checkpoint)
     start = tiny(weights=str(checkpoint), aspp="small")  # 3 classes from a run with 11
@@ -129,6 +134,8 @@ def test_starts_from_a_checkpoint_with_other_classes(tiny_run: Path) -> None:
     assert shared
     assert all(torch.equal(ours[key], theirs[key]) for key in shared)
     assert ours["aspp.0.weight"].shape[0] == 3
+    anew = "aspp.0, aspp.1, aspp.2, aspp.3"
+    assert f"{checkpoint}: fits all but {anew}, which start anew." in caplog.messages
 
 
 def test_weights_of_another_architecture_are_refused(tiny_run: Path) -> None:
