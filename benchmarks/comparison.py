@@ -65,7 +65,8 @@ FORMS = (
 ON_CROPS = {"rates": [3, 6, 9], "bn_momentum": 0.1}
 
 
-LEFT = """DeepLab v1 and v2 train biases at twice the rate and without decay, v3+ decays no
+LEFT = """PatchCNN draws as many windows of every class, FRRN's mean is over unlabelled pixels too,
+DeepLab v1 and v2 train biases at twice the rate and without decay, v3+ decays no
 depthwise convolution, and the Deep Contextual Network keeps the auxiliary losses it is about."""
 
 
@@ -119,9 +120,11 @@ LARGE = {
     "semantic_fpn_resnet50": Row(
         "SemanticFPN", {**RANDOM, "backbone": "resnet50", "freeze_batch_norm": False}, SCRATCH
     ),
-    "segnet": Row("SegNet", RANDOM, SCRATCH),
-    "segnet_basic": Row("SegNetBasic", {}, SCRATCH),
-    "deconvnet": Row("DeconvNet", {**RANDOM, "inference": "whole"}, SCRATCH),
+    "segnet": Row("SegNet", {**RANDOM, "recompute_batch_norm": False}, SCRATCH),
+    "segnet_basic": Row("SegNetBasic", {"recompute_batch_norm": False}, SCRATCH),
+    "deconvnet": Row(
+        "DeconvNet", {**RANDOM, "inference": "whole", "recompute_batch_norm": False}, SCRATCH
+    ),
     "frrn_a": Row("FRRN", {**FRRN, "variant": "A"}, SCRATCH),
     "frrn_b": Row("FRRN", {**FRRN, "variant": "B"}, SCRATCH),
     "contextual": Row("DeepContextualNetwork", RANDOM, SCRATCH),

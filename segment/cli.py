@@ -33,6 +33,7 @@ from segment.crf import DenseCRF
 from segment.data.datamodule import TrashDataModule
 from segment.files import write_atomically
 from segment.modules import SegmentationModule
+from segment.modules.base import WEIGHTS_FOLLOW
 from segment.runs import (
     AtomicCheckpointIO,
     KeepConfig,
@@ -178,6 +179,22 @@ class SegmentCLI(LightningCLI):
         if trainer.strategy == "ddp":
             # Lightning's own waits half an hour (gloo) for a process that died.
             trainer.strategy = DDPStrategy(timeout=timedelta(minutes=10))
+
+    def instantiate_classes(self) -> None:
+        """Build trainer, model and data; where a checkpoint follows, without starting weights."""
+        resumed = self.config.get("resume")
+        if resumed is None or not (Path(resumed) / "checkpoints" / "last.ckpt").is_file():
+            super().instantiate_classes()
+            return
+        given, self.config = self.config, self.config.clone()
+        if "pretrained" in self.config.model.init_args:
+            self.config.model.init_args.pretrained = False
+        token = WEIGHTS_FOLLOW.set(True)
+        try:
+            super().instantiate_classes()
+        finally:
+            WEIGHTS_FOLLOW.reset(token)
+        self.config = given  # what config.yaml says
 
     @property
     def crf(self) -> DenseCRF | None:

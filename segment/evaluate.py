@@ -72,14 +72,15 @@ def main(args: Sequence[str]) -> None:
     run = Path(cli.config.run)
     checkpoint = checkpoint_of(run, cli.config.checkpoint)
     out = Path(cli.config.out or run)
+    # On every process, which would else wait for the one that refuses.
+    if cli.config.out is not None and (out / "evaluation.json").exists():
+        raise ValueError(  # its photos would stand beside these
+            f"{out}: holds the evaluation.json of an earlier evaluation; give --out another "
+            f"folder, or delete this one."
+        )
     if cli.trainer.is_global_zero:
         if cli.config.out is None:
             out = _free_folder(run)
-        elif (out / "evaluation.json").exists():  # whose photos would stand beside these
-            raise ValueError(
-                f"{out}: holds the evaluation.json of an earlier evaluation; give --out another "
-                f"folder, or delete this one."
-            )
         hold(out)
     evaluate(cli, run, checkpoint, cli.config.split, out, cli.config.score_workers)
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.evaluate import evaluate
-from segment.modules.loading import read_checkpoint
+from segment.modules.loading import check_resumable, read_checkpoint
 from segment.runs import checkpoint_of
 
 
@@ -39,7 +39,9 @@ def fit(args: Sequence[str]) -> None:
         count = sum(parameter.numel() for parameter in network.parameters())
         print(f"{type(network).__name__}: {count:,} parameters", flush=True)
     if start is not None:  # so that `setup` holds the data's classes against those it has learnt
-        cli.model.on_load_checkpoint(read_checkpoint(start))
+        checkpoint = read_checkpoint(start)
+        check_resumable(start, checkpoint, cli.model)
+        cli.model.on_load_checkpoint(checkpoint)
     cli.trainer.fit(
         cli.model,
         datamodule=cli.datamodule,

@@ -79,7 +79,7 @@ def checkpoint_of(run: Path, name: str = "best") -> Path:
         return own
     if Path(name).is_file():
         saved = read_checkpoint(name).get("segment", {}).get("class_name")
-        trained = str(read_config(run)["model"].get("class_path")).rpartition(".")[2]
+        trained = str((read_config(run)["model"] or {}).get("class_path")).rpartition(".")[2]
         # What names no class at all is refused by `load_checkpoint`.
         if saved is not None and saved != trained:
             raise ValueError(

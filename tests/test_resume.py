@@ -234,3 +234,59 @@ def test_a_resumed_run_takes_no_other_model(
         assert said.startswith(f"error: {named}: a resumed run goes on with its model")
         assert "start a new run from its weights with --model.init_args.weights" in said
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+def test_a_run_goes_on_without_the_file_that_its_weights_started_from(
+    finished: Path, sample: Path, tmp_path: Path
+) -> None:
+    start = Path(shutil.copy(finished / "checkpoints" / "last.ckpt", tmp_path / "start.ckpt"))
+    settings = ["--trainer.max_epochs", "1", "--model.init_args.weights", str(start)]
+    run, _ = fit_tiny(sample, tmp_path, *settings)
+    start.unlink()
+    longer = resume(run, tmp_path / "longer", "--trainer.max_epochs", "2")
+    assert torch.load(longer / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] == 1
+    config = yaml.safe_load((longer / "config.yaml").read_text())
+    assert config["model"]["init_args"]["weights"] == str(start)  # where it came from stays told
+
+
+def altered(run: Path, folder: Path, alter: Callable[[dict], None]) -> Path:
+    """A copy of a run whose last checkpoint is not what it was."""
+    copy = Path(shutil.copytree(run, folder))
+    checkpoint = torch.load(copy / "checkpoints" / "last.ckpt", weights_only=True)
+    alter(checkpoint)
+    torch.save(checkpoint, copy / "checkpoints" / "last.ckpt")
+    return copy
+
+
+def split_groups(checkpoint: dict) -> None:
+    groups = checkpoint["optimizer_states"][0]["param_groups"]
+    groups.append({**groups[-1], "params": [groups[-1]["params"].pop()]})
+
+
+@pytest.mark.parametrize(
+    ("alter", "words"),
+    [
+        (lambda c: c.pop("segment"), "not a checkpoint of this framework"),
+        (lambda c: c["segment"].update(class_name="UNetModule"), "is of UNetModule, config.yaml"),
+        (lambda c: c["state_dict"].update({"network.more": torch.ones(1)}), "network.more is"),
+        (split_groups, "groups of .* each at its own rate, where there are now"),
+    ],
+)
+def test_a_checkpoint_that_cannot_go_on_is_refused_in_a_sentence(
+    finished: Path, tmp_path: Path, alter: Callable, words: str
+) -> None:
+    run = altered(finished, tmp_path / "run", alter)
+    with pytest.raises(ValueError, match=words):
+        fit(["--resume", str(run), "--trainer.max_epochs", "2"])
+
+
+def test_other_validation_photos_cannot_choose_among_old_scores(
+    finished: Path, sample: Path, tmp_path: Path
+) -> None:
+    content = json.loads((sample / "val.json").read_text())
+    content["annotations"].pop()
+    (tmp_path / "fewer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"data\.val is another file than the one whose scores"):
+        resume(finished, tmp_path / "run", "--data.val", tmp_path / "fewer.json")
+    same = shutil.copy(sample / "val.json", tmp_path / "same.json")
+    resume(finished, tmp_path / "same", "--data.val", same)

@@ -61,13 +61,26 @@ def read_weights(path: str | Path) -> tuple[Weights, str]:
             f"{path}: cannot be read as weights ({_line(error)}); give a file that "
             f"`torch.save(network.state_dict(), path)` wrote."
         ) from error
-    source = str(path)
-    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+    weights, architecture = unpack(path, content)
+    return weights, str(path) + (f" (a checkpoint of {architecture})" if architecture else "")
+
+
+def unpack(path: str | Path, content: object) -> tuple[Weights, str | None]:
+    """The tensors by name of what a file holds, and the architecture of a run's checkpoint.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    architecture = None
+    if isinstance(content, Mapping) and "state_dict" in content:
         tensors, run = content["state_dict"], content.get("segment")
-        if isinstance(run, Mapping):  # SegmentationModule writes it beside its network's tensors
-            source += f" (a checkpoint of {str(run.get('class_name')).removesuffix('Module')})"
+        if isinstance(run, Mapping) and isinstance(tensors, Mapping):
+            # SegmentationModule writes it beside its network's tensors.
+            architecture = str(run.get("class_name")).removesuffix("Module")
             ours = "network."
-            tensors = {k.removeprefix(ours): v for k, v in tensors.items() if k.startswith(ours)}
+            tensors = {
+                str(k).removeprefix(ours): v for k, v in tensors.items() if str(k).startswith(ours)
+            }
         content = tensors
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"{path}: holds {type(content).__name__}, not tensors by name.")
@@ -76,7 +89,7 @@ def read_weights(path: str | Path) -> tuple[Weights, str]:
             raise ValueError(f"{path}: {key!r} is {type(value).__name__}, not a tensor by name.")
         if value.layout != torch.strided or value.is_meta or value.is_quantized:
             raise ValueError(f"{path}: {key!r} is a sparse, quantized or empty tensor.")
-    return dict(content), source
+    return dict(content), architecture
 
 
 def torchvision_weights(

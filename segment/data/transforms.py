@@ -136,8 +136,10 @@ def _scaled(height: int, width: int, factor: float) -> list[int]:
 
 def evaluation_image(image: torch.Tensor, short_side: int | None) -> torch.Tensor:
     """The photo as the network sees it: (3, H, W) uint8 at a fixed shorter side, or as it is."""
-    if short_side is None or min(image.shape[-2:]) == short_side:
+    if short_side is None:
         return image
     height, width = image.shape[-2:]
     size = _scaled(height, width, _ratio(height, width, short_side))
+    if tuple(size) == (height, width):
+        return image
     return F.resize(image, size, InterpolationMode.BILINEAR, antialias=True)

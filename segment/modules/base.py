@@ -1,6 +1,7 @@
 """SegmentationModule: everything the papers share about training and evaluating a network."""
 
 import math
+from contextvars import ContextVar
 from typing import Any, cast
 
 import torch
@@ -21,6 +22,10 @@ from segment.modules.optimization import Optimization, OptimizerName, Schedule
 from segment.seeds import mix_seed, run_seed
 
 Batch = dict[str, Tensor]
+
+# Set while a module is built for a checkpoint that replaces all its weights: the file that
+# they once started from need not exist any more.
+WEIGHTS_FOLLOW: ContextVar[bool] = ContextVar("weights_follow", default=False)
 
 
 class SegmentationModule(LightningModule):
@@ -111,7 +116,7 @@ class SegmentationModule(LightningModule):
         for name in ("mean", "std"):
             values = torch.tensor(getattr(network, name)).view(3, 1, 1) * 255
             self.register_buffer(name, values, persistent=False)
-        if self._weights is not None:
+        if self._weights is not None and not WEIGHTS_FOLLOW.get():
             from segment.modules.loading import read_weights  # it needs this class
 
             anew = load_weights(
@@ -248,7 +253,14 @@ class SegmentationModule(LightningModule):
         self.taxonomy, self.short_side = taxonomy, data.short_side
         data.instances = self.wants_instances
         if stage == "fit":
-            self.trained_on = {split: data.read(split).sha256 for split in ("train", "val")}
+            files = {split: data.read(split).sha256 for split in ("train", "val")}
+            if self.trained_on.get("val", files["val"]) != files["val"]:
+                raise ValueError(
+                    f"data.val is another file than the one whose scores chose this run's best "
+                    f"checkpoint ({data.files['val']}); keep that, or start a new run with "
+                    f"--model.init_args.weights."
+                )
+            self.trained_on = files
             self.val_scores = SegmentationScores(self.num_classes, taxonomy.background)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 import segment.modules
+from segment.architectures.pretrained import unpack
 from segment.modules.base import SegmentationModule
 
 
@@ -40,9 +41,7 @@ def load_checkpoint(path: str | Path) -> SegmentationModule:
         ValueError: The file is not such a checkpoint, or of a module this version does not have.
     """
     checkpoint = read_checkpoint(path)
-    name = checkpoint.get("segment", {}).get("class_name")
-    if name is None:
-        raise ValueError(f"{path}: not a checkpoint of this framework; give one of `segment.fit`.")
+    name = _saved_by(path, checkpoint)
     kind = getattr(segment.modules, name, None)
     if name not in segment.modules.__all__ or kind is None:
         raise ValueError(
@@ -68,18 +67,51 @@ def read_weights(path: str | Path, architecture: str) -> dict[str, Tensor]:
     Raises:
         ValueError: The file cannot be read, or is a checkpoint of another architecture.
     """
-    content = read_checkpoint(path)
-    if "state_dict" not in content:
-        return content
-    saved = content.get("segment", {}).get("class_name", architecture + "Module")
-    if saved != architecture + "Module":
+    weights, saved = unpack(path, read_checkpoint(path))
+    if saved not in (None, architecture):
         raise ValueError(
-            f"{path}: is a checkpoint of {saved.removesuffix('Module')}, not of {architecture}; "
-            f"give one of the same architecture."
+            f"{path}: is a checkpoint of {saved}, not of {architecture}; give one of the same "
+            f"architecture."
         )
-    prefix = "network."
-    return {
-        key.removeprefix(prefix): value
-        for key, value in content["state_dict"].items()
-        if key.startswith(prefix)
-    }
+    return weights
+
+
+def check_resumable(path: Path, checkpoint: dict[str, Any], module: SegmentationModule) -> None:
+    """Refuse a checkpoint with which the training of `module` cannot go on.
+
+    Raises:
+        ValueError: It is of another class, of other tensors, or of other groups of rates.
+    """
+    remedy = (
+        f"resume with the config.yaml and the version it was trained with, or start a new run with "
+        f"--model.init_args.weights {path}"
+    )
+    name = _saved_by(path, checkpoint)
+    if name != type(module).__name__:
+        raise ValueError(
+            f"{path}: is of {name}, config.yaml has {type(module).__name__}; {remedy}."
+        )
+    had = {key: tuple(value.shape) for key, value in checkpoint["state_dict"].items()}
+    has = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    if had != has:
+        key = min(had.items() ^ has.items())[0]
+        raise ValueError(
+            f"{path}: {key} is {had.get(key, 'missing')}, config.yaml makes it "
+            f"{has.get(key, 'missing')}; {remedy}."
+        )
+    groups = [len(group["params"]) for group in checkpoint["optimizer_states"][0]["param_groups"]]
+    wanted = [len(group["params"]) for group in module.parameter_groups()]
+    if groups != wanted:
+        raise ValueError(
+            f"{path}: trained {len(groups)} groups of {groups} parameters, each at its own rate, "
+            f"where there are now {wanted}; {remedy}."
+        )
+
+
+def _saved_by(path: str | Path, checkpoint: dict[str, Any]) -> str:
+    """The class of the module that saved a checkpoint."""
+    saved = checkpoint.get("segment")
+    name = saved.get("class_name") if isinstance(saved, dict) else None
+    if name is None:
+        raise ValueError(f"{path}: not a checkpoint of this framework; give one of `segment.fit`.")
+    return str(name)

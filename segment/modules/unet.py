@@ -34,7 +34,6 @@ class UNetModule(SegmentationModule):
         width: Channels of the first level.
         backbone: A timm model as the encoder, only with `padded`; null for the paper's own.
         pretrained: ImageNet weights of the backbone: true, false, or a path.
-        release: The decoder of the released network, not the paper's: see `UNet`.
         border_weight: w0, what a pixel at the borders of two objects weighs on top; 0 weighs none.
         border_sigma: Pixels over which that falls off.
         tile: Side of the tiles in which evaluation scores a large photo, 16k + 4 pixels; null
@@ -43,6 +42,7 @@ class UNetModule(SegmentationModule):
         momentum: Momentum of `sgd`, high because a batch is one crop.
         weight_decay: L2 penalty; the paper has none.
         schedule: See `SegmentationModule`; the paper has none.
+        release: The decoder of the released network, not the paper's: see `UNet`.
         training: See `SegmentationModule`; `class_weights` are the paper's w_c.
     """
 
@@ -56,7 +56,6 @@ class UNetModule(SegmentationModule):
         width: int = 64,
         backbone: str | None = None,
         pretrained: bool | str = False,
-        release: bool = False,
         border_weight: float = 10.0,
         border_sigma: float = 5.0,
         tile: int | None = None,
@@ -64,6 +63,7 @@ class UNetModule(SegmentationModule):
         momentum: float = 0.99,
         weight_decay: float = 0.0,
         schedule: Schedule = "constant",
+        release: bool = False,
         **training: Any,
     ) -> None:
         super().__init__(
