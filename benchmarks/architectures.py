@@ -86,6 +86,24 @@ def receptive_field(network: SegmentationNetwork) -> int | None:
     return None if seen == photo.shape[2] else seen
 
 
+def output_stride(network: SegmentationNetwork, photo: torch.Tensor) -> int:
+    """Pixels of the photo per pixel of the finest map that a score layer writes.
+
+    `forward` itself gives logits at the size of the photo.
+    """
+    sides: list[int] = []
+    hooks = [
+        layer.register_forward_hook(lambda _, __, out: sides.append(out.shape[-1]))
+        for name, layer in network.named_modules()
+        if name.startswith(network.score_names) and isinstance(layer, nn.Conv2d)
+    ]
+    logits = network(photo)
+    for hook in hooks:
+        hook.remove()
+    # PatchCNN shows its score layer's weights to a convolution with other strides.
+    return round(photo.shape[-1] / max(sides, default=logits.shape[-1]))
+
+
 def indexed(network: SegmentationNetwork) -> bool:
     """Whether a pool of the network hands on the places of its maxima."""
     return any(getattr(layer, "return_indices", False) for layer in network.modules())
@@ -104,8 +122,7 @@ def measure(place: int, rounds: int) -> dict[str, Any]:
         photos = torch.rand(2, 3, *network.valid_size(SIDE, SIDE))
         photos = photos.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            logits = network(photos[:1])
-            told["stride"] = round(SIDE / logits.shape[-1])
+            told["stride"] = output_stride(network, photos[:1])
             told["forward"] = seconds(lambda: network(photos[:1]), rounds)
             told["memory_forward"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         network.train()
@@ -204,10 +221,11 @@ def page(rounds: int) -> str:
             "",
             f"{CLASSES} classes, {SIDE}x{SIDE} pixels, padded to a size that the network takes;",
             "random weights. Parameters equal those that papers or released code state, where",
-            "they do. Stride: pixels per logit. Sees: rows of the photo with a gradient to the",
-            "logits in the middle, norms left out; *all* are 512 or more. Seconds: of a photo's",
-            f"forward pass, and of forward and backward for two photos, medians of {rounds}. GB:",
-            "the most that the process has held after each, Python and torch included.",
+            "they do. Stride: pixels per cell of the finest scores, before they are interpolated.",
+            "Sees: rows of the photo with a gradient to the logits in the middle, norms left out;",
+            "*all* are 512 or more. Seconds: of a photo's forward pass, and of forward and",
+            f"backward for two photos, medians of {rounds}. GB: the most that the process has held",
+            "after each, Python and torch included.",
             "",
             "| network | year | class | parameters | multiply-adds, 10^9 | stride | sees "
             "| s forward | s step | GB forward | GB step |",

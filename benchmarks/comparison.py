@@ -257,7 +257,7 @@ def table(runs: Path, rows: dict[str, Row], data: Path, taxonomy: Taxonomy) -> s
         "| network | weights | parameters | mIoU raw | refined | boundary F1 raw | refined "
         "| s per step | s per photo | arguments |",
         "|---|---|--:|--:|--:|--:|--:|--:|--:|---|",
-        f"| always {word} | none | 0 | {percent(floor)} | - | 0.0 | - | - | - | |",
+        f"| always {word} | none | 0 | {percent(floor)} | - | - | - | - | - | |",
     ]
     took = seconds({name: rows[name] for name in loaded}, taxonomy.num_classes)
     for name, told in loaded.items():

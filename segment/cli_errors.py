@@ -199,7 +199,8 @@ def _named_files(args: Sequence[str]) -> list[Path]:
 def refuse_model(args: Sequence[str], verb: str) -> None:
     """Say that a run's model stays what it is, by words or by a file after the run's own."""
     remedies = {
-        "evaluate": "a checkpoint says itself what its model is; leave this out",
+        "evaluate": "a checkpoint says itself what its model is; replace single arguments, such as "
+        "test_flip, with --init_args, or leave this out",
         "fit": "a resumed run goes on with its model, optimizer and rates; leave this out, or "
         "start a new run from its weights with --model.init_args.weights",
     }

@@ -2,12 +2,13 @@
 
 python -m segment.evaluate --run runs/deeplab_crf/2026-01-31_12-00-00
 python -m segment.evaluate --run RUN --split test --data.root data/other --crf.iterations 5
+python -m segment.evaluate --run RUN --init_args '{output_stride: 8, test_flip: true}'
 """
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import jsonargparse
 
@@ -24,6 +25,11 @@ def _arguments(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
     parser.add_argument(
         "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
+    )
+    parser.add_argument(
+        "--init_args",
+        type=dict[str, Any] | None,
+        help="Arguments of the model to replace, such as '{output_stride: 8, test_flip: true}'.",
     )
     parser.add_argument("--split", type=Literal["train", "val", "test"], default="val")
     parser.add_argument(
@@ -43,13 +49,15 @@ def evaluate(
     split: str,
     out: Path,
     workers: int | None = None,
+    init_args: dict[str, Any] | None = None,
 ) -> None:
     """Score `checkpoint` on a split with the CLI's data, CRF and trainer; print and write."""
     trainer, data = cli.trainer, cli.datamodule
-    scoring = Evaluation(run, out, cli.config.experiment, checkpoint, split, cli.crf, workers)
+    experiment = cli.config.experiment
+    scoring = Evaluation(run, out, experiment, checkpoint, split, cli.crf, workers, init_args)
     trainer.callbacks.append(scoring)  # type: ignore[attr-defined]  # untyped
     data.split = split
-    module = load_checkpoint(checkpoint)
+    module = load_checkpoint(checkpoint, init_args)
     if data.taxonomy_source is None and module.taxonomy is not None:
         data.use_taxonomy(module.taxonomy)  # not what this split's json happens to list
     trainer.test(module, datamodule=data, verbose=False)
@@ -82,7 +90,8 @@ def main(args: Sequence[str]) -> None:
         if cli.config.out is None:
             out = _free_folder(run)
         hold(out)
-    evaluate(cli, run, checkpoint, cli.config.split, out, cli.config.score_workers)
+    init_args = cli.config.init_args
+    evaluate(cli, run, checkpoint, cli.config.split, out, cli.config.score_workers, init_args)
 
 
 if __name__ == "__main__":

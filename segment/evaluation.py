@@ -41,6 +41,7 @@ class Evaluation(Callback):
         split: `val`, `test` or `train`.
         crf: The refinement, or None.
         workers: Worker processes for CRF and counting; None takes half the cores.
+        init_args: What replaced the model's own arguments.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Evaluation(Callback):
         split: str,
         crf: DenseCRF | None,
         workers: int | None = None,
+        init_args: dict[str, Any] | None = None,
     ) -> None:
         self.run, self.out = run, out
         self.experiment, self.checkpoint = experiment, checkpoint
         self.split, self.crf, self.workers = split, crf, workers
+        self.init_args = init_args
         self.result: dict[str, Any] | None = None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -198,6 +201,12 @@ class Evaluation(Callback):
             part.unlink()
         temporary.replace(target)
 
+    def _trained_on(self, module: SegmentationModule) -> dict[str, str]:
+        """sha256 of the files of the photos that made this checkpoint what it is, by split."""
+        unchosen = self.checkpoint.stem in ("last", "interrupted")  # by no score
+        roles = module.trained_on.items()
+        return {split: digest for split, digest in roles if not (unchosen and split == "val")}
+
     def _document(
         self, module: SegmentationModule, results: dict[str, Any], skipped: int
     ) -> dict[str, Any]:
@@ -206,8 +215,9 @@ class Evaluation(Callback):
             "schema": SCHEMA,
             "experiment": self.experiment,
             "checkpoint": str(self.checkpoint),
+            "init_args": self.init_args,
             "split": self.split,
-            "notes": notes(sha256, module.trained_on, self.crf, skipped),
+            "notes": notes(sha256, self._trained_on(module), self.crf, skipped),
             "annotations": {
                 "path": str(self.coco.path),
                 "sha256": sha256,

@@ -15,6 +15,7 @@ Writes to --out, which may hold no earlier results.json:
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
 import torch
@@ -56,6 +57,11 @@ def _arguments() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--save_probabilities", type=bool, default=False, help="Before the CRF, float16 npz."
     )
+    parser.add_argument(
+        "--init_args",
+        type=dict[str, Any] | None,
+        help="Arguments of the model to replace, such as '{output_stride: 8, test_flip: true}'.",
+    )
     parser.add_argument("--device", type=str | None, help="cpu, cuda, mps; null: the fastest.")
     parser.add_argument("--workers", type=int | None, help="Processes for the CRF; null: some.")
     return parser
@@ -78,7 +84,8 @@ def predict(args: Sequence[str]) -> None:
             f"or delete this one."
         )
     photos = find_photos(config.photos, config.root, out)
-    module = load_checkpoint(checkpoint_of(Path(config.run), config.checkpoint))
+    checkpoint = checkpoint_of(Path(config.run), config.checkpoint)
+    module = load_checkpoint(checkpoint, config.init_args)
     try:
         device = torch.device(config.device or _fastest())
         torch.zeros(1, device=device).cpu()  # `meta` can be had, but computes nothing

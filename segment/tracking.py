@@ -32,12 +32,14 @@ def _run_id(run: Path, anew: bool = False) -> str:
     return path.read_text()
 
 
-def is_online() -> bool:
-    """Whether W&B can be used without asking: it has a key, and was not told to stay offline."""
+def why_offline() -> str | None:
+    """Why W&B cannot be used without asking: it was told so, or has no key. None: it can."""
     mode = os.environ.get("WANDB_MODE", "online")
     if mode in ("offline", "dryrun"):
-        return False
-    return mode == "disabled" or bool(os.environ.get("WANDB_API_KEY")) or _has_login()
+        return f"WANDB_MODE is {mode}"
+    if mode == "disabled" or os.environ.get("WANDB_API_KEY") or _has_login():
+        return None
+    return "no API key"
 
 
 def _has_login() -> bool:
@@ -69,17 +71,18 @@ class Tracker(WandbLogger):
         group: str | None = None,
         tags: list[str] | None = None,
     ) -> None:
-        self.online = is_online()
+        self.offline_because = why_offline()
+        online = self.offline_because is None
         super().__init__(
             project=project,
-            offline=not self.online,
+            offline=not online,
             entity=entity,
             group=group,
             tags=tags,
             # Offline, what matters is said below. A server that does not answer costs half a
             # minute, not a minute and a half.
             settings=wandb.Settings(
-                silent=not self.online,
+                silent=not online,
                 init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "30")),
             ),
         )
@@ -99,9 +102,9 @@ class Tracker(WandbLogger):
     def experiment(self) -> Run:
         """The W&B run, made when first used; offline where the server cannot be reached."""
         if self._experiment is None:
-            if not self.online:
+            if self.offline_because is not None:
                 rank_zero_info(
-                    f"W&B runs offline in {self._save_dir}/wandb (no API key); "
+                    f"W&B runs offline in {self._save_dir}/wandb ({self.offline_because}); "
                     f"`wandb login` and `wandb sync {self._save_dir}/wandb/offline-run-*` "
                     f"upload it."
                 )
@@ -110,7 +113,6 @@ class Tracker(WandbLogger):
             except wandb.Error as error:
                 reason = str(error).splitlines()[0].rstrip(".")
                 rank_zero_info(f"W&B cannot be used ({reason}); this run goes on offline.")
-                self.online = False
                 # W&B's service goes on holding the id of the run that failed.
                 self._id = _run_id(Path(str(self._save_dir)), anew=True)
                 self._wandb_init.update(mode="offline", id=self._id)

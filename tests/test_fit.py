@@ -65,6 +65,16 @@ def test_evaluation_json_has_what_its_readers_need(evaluation: dict) -> None:
     ]
 
 
+def test_no_photos_chose_the_last_checkpoint(
+    tiny_run: Path, run_verb: Verb, tmp_path: Path
+) -> None:
+    done = run_verb(
+        "evaluate", "--run", tiny_run, "--checkpoint", "last", "--crf", "null", "--out", tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "evaluation.json").read_text())["notes"] == []
+
+
 def _parameters() -> int:
     """Lite0 up to its last features, and four 3x3 convolutions from 320 channels to 11 classes."""
     lite = timm.create_model("tf_efficientnet_lite0", features_only=True, out_indices=(-1,))
@@ -103,7 +113,7 @@ def test_prints_one_table(tiny_run: Path) -> None:
     assert "raw  refined   change" in out
     for word in ("Battery", "mean IoU", "boundary F1", "s per photo", "chose the checkpoint"):
         assert word in out
-    assert f"`wandb sync {tiny_run}/wandb/offline-run-*` upload it" in out  # no key, no questions
+    assert f"`wandb sync {tiny_run}/wandb/offline-run-*` upload it" in out
     assert "tuned the CRF" not in out
 
 
@@ -130,6 +140,30 @@ def test_wandb_has_scores_masks_and_configuration(tiny_run: Path, sample: Path) 
         for kind in ("raw", "refined"):
             labels = tiny_run / "labels" / kind / f"{photo.file_name}.png"
             assert (shown[kind] == cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)).all()
+
+
+def test_arguments_of_the_model_are_replaced_for_one_evaluation(
+    lively_run: Path, run_verb: Verb, tmp_path: Path
+) -> None:
+    out = tmp_path / "finer"
+    words = ["evaluate", "--run", lively_run, "--crf", "null"]
+    done = run_verb(*words, "--init_args", "{output_stride: 8}", "--out", out)
+    assert done.returncode == 0, done.stderr
+    finer = json.loads((out / "evaluation.json").read_text())
+    assert finer["init_args"] == {"output_stride": 8}
+    own = json.loads((lively_run / "evaluation.json").read_text())
+    assert own["init_args"] is None
+    # The same weights on twice as many cells: other labels, at about four times the work.
+    assert finer["raw"]["confusion"] != own["raw"]["confusion"]
+    assert finer["cost"]["parameters"] == own["cost"]["parameters"]
+    assert 2 < finer["cost"]["multiply_adds_512"] / own["cost"]["multiply_adds_512"] < 4
+    for given, told in (
+        ("{stride: 8}", "--init_args: DeepLabV2Module has no stride; it has "),
+        ("{aspp: large, backbone: tf_efficientnet_lite2}", "has other weights than"),
+    ):
+        refused = run_verb(*words, "--init_args", given, "--out", tmp_path / "refused")
+        assert refused.returncode == 2
+        assert told in refused.stderr
 
 
 def test_evaluate_scores_a_run_again_without_changing_it(lively_run: Path, run_verb: Verb) -> None:
@@ -224,9 +258,9 @@ def test_predict_writes_labels_overlays_lists_and_probabilities(
     evaluated = lively_run / "labels" / "refined" / "val"
     results = json.loads((tmp_path / "results.json").read_text())
     categories = json.loads((tmp_path / "categories.json").read_text())
-    assert {one["id"]: one["name"] for one in categories} == dict(
-        enumerate(Taxonomy.load("trash10").classes)
-    )
+    classes = Taxonomy.load("trash10").classes
+    paper = classes.index("Paper")
+    assert {one["id"]: one["name"] for one in categories} == dict(enumerate(classes))
     areas = (tmp_path / "areas.csv").read_text().splitlines()
     assert areas[0] == "photo,class,pixels,share"
     for name in names:
@@ -241,12 +275,25 @@ def test_predict_writes_labels_overlays_lists_and_probabilities(
         assert regions.keys() == set(np.unique(ids).tolist()) - {0}
         assert regions  # the run is lively
         assert all(np.array_equal(region, ids == index) for index, region in regions.items())
-        listed = sum(int(line.split(",")[2]) for line in areas if line.startswith(f"{name},"))
-        assert listed == ids.size
-        stored = np.load(tmp_path / "probabilities" / f"{name}.npz")
-        assert stored["probabilities"].shape == (11, 64, 64)
-        assert cv2.imread(str(tmp_path / "overlays" / f"{name}.jpg")).shape == (64, 64, 3)
-    assert (tmp_path / "heat_maps" / f"{names[0]}.Paper.png").is_file()
+        listed = {line.split(",")[1]: line.split(",")[2:] for line in areas if name in line}
+        counted = dict(zip(*np.unique(ids, return_counts=True), strict=True))
+        assert listed == {
+            classes[index]: [str(pixels), f"{pixels / ids.size:.6f}"]
+            for index, pixels in counted.items()
+        }
+        stored = np.load(tmp_path / "probabilities" / f"{name}.npz")["probabilities"]
+        assert stored.shape == (11, 64, 64)
+        raw = cv2.imread(str(lively_run / "labels/raw/val" / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        assert (stored.argmax(0) == raw).mean() > 0.999  # float16 makes ties
+        photo = cv2.imread(str(sample / "val" / name)).astype(int)
+        shown = cv2.imread(str(tmp_path / "overlays" / f"{name}.jpg")).astype(int)
+        off = np.abs(shown - photo).mean(-1)
+        assert off[ids != 0].mean() > 3 * off[ids == 0].mean()  # JPEG changes the rest a little
+        heat = cv2.imread(str(tmp_path / "heat_maps" / f"{name}.Paper.png"))
+        refined = heat[ids == paper].astype(int).mean(0), heat[ids != paper].astype(int).mean(0)
+        if paper in counted:  # viridis goes from violet to yellow: its green rises all the way
+            assert refined[0][1] > refined[1][1] + 50
+    assert len(list((tmp_path / "heat_maps").iterdir())) == 11 * len(names)
 
 
 @pytest.mark.parametrize(
@@ -390,6 +437,10 @@ def test_two_processes_write_one_run(experiment: Path, run_verb: Verb, tmp_path:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     (run,) = (tmp_path / "tiny").iterdir()  # one folder, not one per process
+    # Nine photos are five batches of one for each process, so three steps of two batches.
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 3
+    assert "bfloat16 Automatic Mixed Precision" in done.stdout + done.stderr
     assert json.loads((run / "evaluation.json").read_text())["annotations"]["photos"] == 5
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from wandb_offline import read
 
-from segment.tracking import is_online
+from segment.tracking import why_offline
 
 KEY = "a" * 40
 
@@ -20,31 +20,30 @@ from segment.tracking import Tracker
 run = Path(sys.argv[1])
 tracker = Tracker()
 tracker.follow(run, "tiny", "model: 3")
-assert tracker.online
 tracker.experiment.log({"train/loss": 0.5})
 wandb.finish()
 """
 
 
 @pytest.mark.parametrize(
-    ("environment", "login", "online"),
+    ("environment", "login", "reason"),
     [
-        ({}, None, False),
-        ({"WANDB_API_KEY": KEY}, None, True),
-        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, None, False),
-        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, None, False),
-        ({"WANDB_MODE": "online"}, None, False),  # told to, but it would have to ask for a key
-        ({"WANDB_MODE": "disabled"}, None, True),  # W&B itself then does nothing
-        ({}, "api.wandb.ai", True),
-        ({}, "example.org", False),
-        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "api.wandb.ai", False),
-        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "wandb.example.org", True),
+        ({}, None, "no API key"),
+        ({"WANDB_API_KEY": KEY}, None, None),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "offline"}, None, "WANDB_MODE is offline"),
+        ({"WANDB_API_KEY": KEY, "WANDB_MODE": "dryrun"}, None, "WANDB_MODE is dryrun"),
+        ({"WANDB_MODE": "online"}, None, "no API key"),  # told to, but it would have to ask
+        ({"WANDB_MODE": "disabled"}, None, None),  # W&B itself then does nothing
+        ({}, "api.wandb.ai", None),
+        ({}, "example.org", "no API key"),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "api.wandb.ai", "no API key"),
+        ({"WANDB_BASE_URL": "https://wandb.example.org"}, "wandb.example.org", None),
     ],
 )
 def test_is_online_only_where_nothing_need_be_asked(
     environment: dict[str, str],
     login: str | None,
-    online: bool,
+    reason: str | None,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -56,7 +55,21 @@ def test_is_online_only_where_nothing_need_be_asked(
     if login is not None:
         netrc.write_text(f"machine {login} login user password {KEY}\n")
     monkeypatch.setenv("NETRC", str(netrc))
-    assert is_online() == online
+    assert why_offline() == reason
+
+
+def test_without_a_key_nothing_is_asked(tmp_path: Path) -> None:
+    left_out = ("WANDB_MODE", "WANDB_API_KEY", "WANDB_BASE_URL")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    done = subprocess.run(
+        [sys.executable, "-c", TRACK, str(tmp_path)],
+        capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
+        env={**environment, "NETRC": str(tmp_path / "none"), "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    said = done.stdout + done.stderr
+    assert f"W&B runs offline in {tmp_path}/wandb (no API key); `wandb login` and" in said
+    assert [row["train/loss"] for row in read(tmp_path)["history"]] == [0.5]
 
 
 def test_goes_on_offline_where_the_server_does_not_answer(tmp_path: Path) -> None:

@@ -160,10 +160,10 @@ class DeepLabV1(SegmentationNetwork):
         x = image
         for layer in self.backbone:
             x = layer(x)
-            if isinstance(layer, nn.MaxPool2d):
+            if isinstance(layer, nn.MaxPool2d | nn.AvgPool2d):  # averages: alignment is tested so
                 levels.append(x)
         scores = self.head(self.pool5a(x))
-        for branch, level in zip(self.branches, levels, strict=False):
+        for branch, level in zip(self.branches, levels[: len(self.branches)], strict=True):
             scores = scores + branch(level)
         return [scores]
 

@@ -2,7 +2,7 @@
 
 import math
 from contextvars import ContextVar
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from segment.architectures.layers import SegmentationNetwork
 from segment.architectures.pretrained import load_weights
+from segment.data.stats import count
 from segment.data.taxonomy import Taxonomy
 from segment.data.transforms import evaluation_image
 from segment.labels import labels_of
@@ -51,8 +52,8 @@ class SegmentationModule(LightningModule):
         bias_lr_factor: Rate of biases and norms over that of the weights beside them. Caffe's
             papers have 2; other than 1 it also takes the L2 penalty off them.
         freeze_batch_norm: Keep the backbone's BN statistics and affine maps as they are.
-        class_weights: One weight per class for the cross-entropy (`segment.prepare stats`
-            prints them); null weighs all alike.
+        class_weights: One weight per class for the cross-entropy; `median_frequency` counts them
+            on the training photos, as `segment.prepare stats` does; null weighs all alike.
         weights: Checkpoint of the same architecture to start from; score layers start anew where
             the number of classes differs, and where an earlier stage of training had none.
     """
@@ -79,7 +80,7 @@ class SegmentationModule(LightningModule):
         head_lr_factor: float = 1.0,
         bias_lr_factor: float = 1.0,
         freeze_batch_norm: bool = False,
-        class_weights: list[float] | None = None,
+        class_weights: list[float] | Literal["median_frequency"] | None = None,
         weights: str | None = None,
     ) -> None:
         super().__init__()
@@ -105,7 +106,10 @@ class SegmentationModule(LightningModule):
         self.taxonomy: Taxonomy | None = None
         self.short_side: int | None = None
         self.trained_on: dict[str, str] = {}  # sha256 of the annotation files, by split
-        weighting = weights_of(class_weights, num_classes)
+        self._balances = class_weights == "median_frequency"  # once there are photos to count
+        weighting = (
+            None if isinstance(class_weights, str) else weights_of(class_weights, num_classes)
+        )
         self.register_buffer("class_weights", weighting, persistent=False)
 
     def wrap(self, network: SegmentationNetwork) -> None:
@@ -261,6 +265,9 @@ class SegmentationModule(LightningModule):
                     f"--model.init_args.weights."
                 )
             self.trained_on = files
+            if self._balances:
+                counted = count(data.read("train")).median_frequency_weights()
+                self.class_weights = weights_of(counted.tolist(), self.num_classes)
             self.val_scores = SegmentationScores(self.num_classes, taxonomy.background)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

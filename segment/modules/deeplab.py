@@ -169,7 +169,7 @@ class DeepLabV2Module(_DeepLab):
         multi_scale: bool = False,
         pretrained: bool | str = True,
         loss_size: Literal["coarse", "full"] = "coarse",
-        lr: float = 2.5e-4,
+        lr: float = 1e-3,
         head_lr_factor: float = 10.0,
         freeze_batch_norm: bool = True,
         **training: Any,

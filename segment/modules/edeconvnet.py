@@ -24,7 +24,7 @@ class EDeconvNetModule(SegmentationModule):
     """DeconvNet's best score of any window, joined with FCN-8s's of the whole photo.
 
     There is nothing left to train. A run of one step makes the checkpoint that `segment.evaluate`
-    and `segment.predict` take; its rate is too low to move any weight, and both networks stay in
+    and `segment.predict` take; its rate of 1e-12 changes no label, and both networks stay in
     evaluation mode.
 
     Args:

@@ -1,5 +1,6 @@
 """Checkpoints from disk: a whole module, or weights to start another training from."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_checkpoint(path: str | Path) -> SegmentationModule:
+def load_checkpoint(
+    path: str | Path, init_args: Mapping[str, Any] | None = None
+) -> SegmentationModule:
     """The module that a run saved, with its weights; needs neither its YAML nor its data.
 
+    Args:
+        path: The checkpoint.
+        init_args: Arguments of the module that replace those it was trained with, such as
+            `output_stride`, `test_scales` and `test_flip`; the weights must fit as they are.
+
     Raises:
-        ValueError: The file is not such a checkpoint, or of a module this version does not have.
+        ValueError: The file is not such a checkpoint, or of a module this version does not have;
+            or the module has no such argument, or another network with it.
     """
     checkpoint = read_checkpoint(path)
     name = _saved_by(path, checkpoint)
@@ -50,9 +59,23 @@ def load_checkpoint(path: str | Path) -> SegmentationModule:
         )
     settings = dict(checkpoint["hyper_parameters"])
     # The checkpoint's own weights replace what these would fetch.
+    given = dict(init_args or {})
+    if unknown := sorted(given.keys() - settings.keys()):
+        raise ValueError(
+            f"--init_args: {name} has no {unknown[0]}; it has {', '.join(sorted(settings))}."
+        )
+    settings.update(given)
     settings.update({key: False for key in ("pretrained",) if key in settings}, weights=None)
     module: SegmentationModule = kind(**settings)
-    module.load_state_dict(checkpoint["state_dict"])
+    try:
+        module.load_state_dict(checkpoint["state_dict"])
+    except RuntimeError as error:
+        if not given:
+            raise
+        raise ValueError(
+            f"--init_args: with {given} the network has other weights than {path}; change what "
+            f"leaves them as they are, such as output_stride, test_scales or test_flip."
+        ) from error
     module.on_load_checkpoint(checkpoint)
     return module.eval()
 

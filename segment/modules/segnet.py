@@ -4,9 +4,8 @@ Badrinarayanan, Kendall and Cipolla, "SegNet: A Deep Convolutional Encoder-Decod
 Image Segmentation", PAMI 2017, https://arxiv.org/abs/1511.00561
 
 Differs from the paper: no dropout in the deeper blocks, as released; BN statistics are counted over
-the training crops instead of whole photos; median-frequency weights, which
-`python -m segment.prepare stats` prints ready for `class_weights`, divide by the pixels of the
-photos that show the class (Eigen and Fergus), not by those of all photos.
+the training crops instead of whole photos; `class_weights: median_frequency` divides by the pixels
+of the photos that show the class (Eigen and Fergus), not by those of all photos.
 """
 
 from typing import Any

@@ -5,7 +5,8 @@ MICCAI 2015, https://arxiv.org/abs/1505.04597
 
 Differs from the paper: labels stay as they are, while the paper first draws a border of background
 between touching cells; the loss is divided by the sum of the weights; the paper names no learning
-rate, and augments by rotation and shift too; evaluation does not average over rotated photos.
+rate, and not how its w_c balance the classes (`class_weights`); it augments by rotation and shift
+too; evaluation does not average over rotated photos.
 """
 
 from typing import Any, cast

@@ -25,7 +25,7 @@ def save(module: FCNModule, path: Path) -> Path:
 
 
 def test_rates_are_the_release_s() -> None:
-    module = tiny(stride=8)
+    module = tiny(stride=32)
     module._trainer = SimpleNamespace(estimated_stepping_batches=100)
     made = module.configure_optimizers()
     optimizer, scheduler = made["optimizer"], made["lr_scheduler"]["scheduler"]

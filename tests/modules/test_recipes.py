@@ -43,7 +43,7 @@ RECIPES = {
     "SegNetBasicModule": Recipe(SGD, 0.1, 0.9, 5e-4, CONSTANT),
     "UNetModule": Recipe(SGD, 1e-4, 0.99, 0.0, CONSTANT),
     "DeepLabV1Module": Recipe(SGD, 1e-3, 0.9, 5e-4, drops(2000, 0.1), head_factor=10),
-    "DeepLabV2Module": Recipe(SGD, 2.5e-4, 0.9, 5e-4, POLY, freeze_batch_norm=True, head_factor=10),
+    "DeepLabV2Module": Recipe(SGD, 1e-3, 0.9, 5e-4, POLY, freeze_batch_norm=True, head_factor=10),
     "DeepLabV3Module": Recipe(SGD, 0.007, 0.9, 1e-4, POLY),
     "DeepLabV3PlusModule": Recipe(SGD, 0.007, 0.9, 4e-5, POLY),
     "FRRNModule": Recipe(Adam, 1e-3, None, 0.0, drops(5000, 1 / 1.25, 5e-5 / 1e-3)),
