@@ -86,22 +86,29 @@ def receptive_field(network: SegmentationNetwork) -> int | None:
     return None if seen == photo.shape[2] else seen
 
 
-def output_stride(network: SegmentationNetwork, photo: torch.Tensor) -> int:
+def output_stride(network: SegmentationNetwork) -> int:
     """Pixels of the photo per pixel of the finest map that a score layer writes.
 
-    `forward` itself gives logits at the size of the photo.
+    `forward` itself gives logits at the size of the photo. Two photos are compared, since padding
+    adds to both maps.
     """
+    small, large = (network.valid_size(side, side)[1] for side in (SIDE // 2, SIDE))
+    cells = [_finest(network, side) for side in (small, large)]
+    return round((large - small) / (cells[1] - cells[0]))
+
+
+def _finest(network: SegmentationNetwork, side: int) -> int:
     sides: list[int] = []
     hooks = [
         layer.register_forward_hook(lambda _, __, out: sides.append(out.shape[-1]))
         for name, layer in network.named_modules()
         if name.startswith(network.score_names) and isinstance(layer, nn.Conv2d)
     ]
-    logits = network(photo)
+    logits = network(torch.rand(1, 3, side, side))
     for hook in hooks:
         hook.remove()
     # PatchCNN shows its score layer's weights to a convolution with other strides.
-    return round(photo.shape[-1] / max(sides, default=logits.shape[-1]))
+    return max(sides, default=logits.shape[-1])
 
 
 def indexed(network: SegmentationNetwork) -> bool:
@@ -122,7 +129,7 @@ def measure(place: int, rounds: int) -> dict[str, Any]:
         photos = torch.rand(2, 3, *network.valid_size(SIDE, SIDE))
         photos = photos.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
-            told["stride"] = output_stride(network, photos[:1])
+            told["stride"] = output_stride(network)
             told["forward"] = seconds(lambda: network(photos[:1]), rounds)
             told["memory_forward"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         network.train()

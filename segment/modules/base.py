@@ -2,7 +2,7 @@
 
 import math
 from contextvars import ContextVar
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
@@ -60,6 +60,7 @@ class SegmentationModule(LightningModule):
 
     mean: Tensor
     std: Tensor
+    class_weights: Tensor | None
     val_scores: SegmentationScores
     network: SegmentationNetwork
     wants_instances = False  # whether `loss` takes them too: int64 (N, H, W), a number per object
@@ -178,7 +179,7 @@ class SegmentationModule(LightningModule):
 
     def cross_entropy(self, logits: Tensor, mask: Tensor) -> Tensor:
         """`losses.cross_entropy` with the class weights that were configured."""
-        return cross_entropy(logits, mask, cast(Tensor | None, self.class_weights))
+        return cross_entropy(logits, mask, self.class_weights)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout from (seed, epoch, step, rank): a resumed run then draws the same."""

@@ -8,7 +8,7 @@ pixels, rotates by 10 degrees and changes gamma; a crop with fewer than K pixels
 all of them.
 """
 
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -75,7 +75,7 @@ class FRRNModule(SegmentationModule):
 
     def loss(self, image: Tensor, mask: Tensor) -> Tensor:
         """Bootstrapped cross-entropy over the hardest pixels of every photo."""
-        weight = cast(Tensor | None, self.class_weights)
+        weight = self.class_weights
         return bootstrapped_cross_entropy(self(image), mask, self.hardest, weight)
 
 

@@ -9,7 +9,7 @@ rate, and not how its w_c balance the classes (`class_weights`); it augments by 
 too; evaluation does not average over rotated photos.
 """
 
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -134,7 +134,7 @@ class UNetModule(SegmentationModule):
             mask, borders = mask[inside], borders[inside]
         labelled = mask != IGNORE
         classes = torch.where(labelled, mask, 0)
-        class_weights = cast(Tensor | None, self.class_weights)
+        class_weights = self.class_weights
         balance = 1.0 if class_weights is None else class_weights[classes]
         weight = (balance + borders) * labelled
         terms = F.cross_entropy(logits.float(), classes, reduction="none")
