@@ -9,9 +9,10 @@ Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
 from __future__ import annotations
 
 import multiprocessing
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -21,13 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from segment.crf import exact, pydensecrf
+from segment.crf import exact, native, pydensecrf
 from segment.crf.guard import check, finite, symmetric, whole
 from segment.crf.presets import PRESETS
 
 Array = np.ndarray | Tensor
 Normalization = Literal["symmetric", "after", "before", "none"]
-Backend = Literal["auto", "exact", "pydensecrf"]
+Backend = Literal["auto", "native", "pydensecrf", "exact"]
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,9 @@ class DenseCRF:
             on it. weight * mu is what goes to pydensecrf as its two-dimensional `compat`, sign
             unchanged: that is an energy, while its number w and its vector are rewards.
         clip: Probabilities below this are raised to it before -log, in [1e-30, 1).
-        backend: `pydensecrf` approximates the kernels in linear time, `exact` sums over all pairs
-            (10,000 pixels at most), `auto` is `pydensecrf`.
+        backend: `native` approximates the kernels in linear time, `pydensecrf` likewise but slower,
+            `exact` sums over all pairs (10,000 pixels at most); `auto` is `native` where it was
+            built, else `pydensecrf`.
         max_side: A photo with a longer side than this, in pixels, is refined at this size and the
             result is upsampled bilinearly; both pixel widths shrink along. None refines at full
             size.
@@ -166,7 +168,9 @@ class DenseCRF:
     @property
     def backend_used(self) -> str:
         """The backend that `auto` stands for here, else the one named."""
-        return "pydensecrf" if self.backend == "auto" else self.backend
+        if self.backend != "auto":
+            return self.backend
+        return "native" if native.AVAILABLE else "pydensecrf"
 
     def _scale(self, height: int, width: int) -> float:
         return 1.0 if self.max_side is None else min(1.0, self.max_side / max(height, width))
@@ -185,20 +189,21 @@ class DenseCRF:
 
         Raises:
             ValueError: One of the two is not what it should be; says what to do.
-            ImportError: pydensecrf is needed and not installed.
+            ImportError: The backend is not installed.
         """
         photos, maps = self._check(image, probabilities)
-        return _restorer(probabilities)(self._refine(photos, maps))
+        return _restorer(probabilities)(self._refine(photos, maps, torch.get_num_threads()))
 
     def map(self, photos: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Tensor]:
         """Refine many photos in parallel, in order, at most 2 * workers of them in memory.
 
-        Workers are fresh processes, since pydensecrf holds Python's lock; starting one takes
-        seconds, and a script must call this below `if __name__ == "__main__":`.
+        Workers are threads. With another backend than `native`, which hold Python's lock, they are
+        fresh processes: starting one takes seconds, and a script must call this below
+        `if __name__ == "__main__":`.
 
         Args:
             photos: Pairs as `__call__` takes them, read as they are needed.
-            workers: Number of processes; 0 refines in this one.
+            workers: Number of photos that are refined at a time; 0 refines them one by one here.
 
         Returns:
             What `__call__` would give, pair by pair.
@@ -211,8 +216,14 @@ class DenseCRF:
         return self._map(photos, workers) if workers else (self(*pair) for pair in photos)
 
     def _map(self, photos: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Tensor]:
-        spawn = multiprocessing.get_context("spawn")  # a fork would copy CUDA's and torch's state
-        pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
+        pool: Executor
+        if self.backend_used == "native":
+            pool = ThreadPoolExecutor(workers)
+        else:
+            spawn = multiprocessing.get_context(
+                "spawn"
+            )  # a fork would copy CUDA's and torch's state
+            pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
         pending: deque[tuple[Callable[[NDArray[np.float32]], Tensor], Future]] = deque()
 
         def oldest() -> Tensor:
@@ -221,7 +232,7 @@ class DenseCRF:
 
         try:
             for image, probabilities in photos:
-                future = pool.submit(self._refine, *self._check(image, probabilities))
+                future = pool.submit(self._refine, *self._check(image, probabilities), 1)
                 pending.append((_restorer(probabilities), future))
                 if len(pending) >= 2 * workers:
                     yield oldest()
@@ -237,25 +248,31 @@ class DenseCRF:
         self._check_classes(maps.shape[1])
         return photos, maps
 
-    def _refine(self, photos: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _refine(
+        self, photos: NDArray[np.uint8], maps: NDArray[np.float32], threads: int
+    ) -> NDArray[np.float32]:
+        if self.backend == "auto" and not native.AVAILABLE:
+            warnings.warn(native.MISSING, stacklevel=3)
         refined = np.empty(maps.shape, np.float32)
         for n, (photo, probabilities) in enumerate(zip(photos, maps, strict=True)):
             height, width = photo.shape[:2]
             size = self.working_size(height, width)
             if size == (height, width):
-                refined[n] = self._mean_field(photo, probabilities)
+                refined[n] = self._mean_field(photo, probabilities, threads)
                 continue
             crf = self.at_working_size(height, width)
             small = _resize(photo.transpose(2, 0, 1), size).round().astype(np.uint8)
-            q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size))
+            q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size), threads)
             for map_, out in zip(q, refined[n], strict=True):  # one by one: all are gigabytes
                 out[:] = _resize(map_[None], (height, width))[0]
             refined[n] /= refined[n].sum(axis=0)
         return refined
 
     def _mean_field(
-        self, photo: NDArray[np.uint8], probabilities: NDArray[np.float32]
+        self, photo: NDArray[np.uint8], probabilities: NDArray[np.float32], threads: int
     ) -> NDArray[np.float32]:
+        if self.backend_used == "native":
+            return native.mean_field(photo, probabilities, self, threads)
         unary = -np.log(np.clip(probabilities, self.clip, 1))
         backend = exact if self.backend == "exact" else pydensecrf
         q = backend.mean_field(photo, unary, self)

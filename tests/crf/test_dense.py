@@ -213,7 +213,7 @@ def test_refuses(image, probabilities, message) -> None:
         ("position_weight", -3.0, "0 or more"),
         ("bilateral_weight", float("inf"), "finite"),
         ("normalization", "sym", "one of symmetric, after, before, none"),
-        ("backend", "gpu", "one of auto, exact, pydensecrf"),
+        ("backend", "gpu", "one of auto, native, pydensecrf, exact"),
         ("clip", 0.0, "in"),
         ("max_side", 0, "1 or more, or null"),
         ("compatibility", [[0.0, 1.0], [2.0, 0.0]], "symmetric"),
@@ -232,7 +232,7 @@ def test_refuses_settings_that_do_not_fit_the_classes() -> None:
         DenseCRF(compatibility=[[0, 1], [1, 0]])(IMAGE, P)
     with pytest.raises(ValueError, match=r"clip is 0.4, .* 3 classes; make it far below 0.333"):
         DenseCRF(clip=0.4)(IMAGE, P)
-    with pytest.raises(ValueError, match=r"overflowed with position_weight 1e\+38"):
+    with pytest.raises(ValueError, match=r"position_weight is 1e\+38, which overflows"):
         DenseCRF(position_weight=1e38, bilateral_weight=3e38, normalization="none")(IMAGE, P)
 
 
@@ -251,11 +251,11 @@ def test_working_size_keeps_the_ratio_and_the_bound() -> None:
 def test_runs_at_the_working_size_with_widths_scaled_along(monkeypatch) -> None:
     seen = []
 
-    def mean_field(photo, unary, crf):
-        seen.append((photo.shape, unary.shape, crf.position_width_px, crf.bilateral_width_px))
-        return np.exp(-unary)
+    def mean_field(photo, p, crf, threads):
+        seen.append((photo.shape, p.shape, crf.position_width_px, crf.bilateral_width_px))
+        return p
 
-    monkeypatch.setattr(dense.pydensecrf, "mean_field", mean_field)
+    monkeypatch.setattr(dense.native, "mean_field", mean_field)
     q = DenseCRF(max_side=16)(two_tone(32)[0], noisy(32))
     assert seen == [((12, 16, 3), (2, 12, 16), 0.75, 20.0)]  # a quarter of 3 and 80
     assert q.shape == (2, 48, 64)
@@ -267,9 +267,17 @@ def test_scaled_follows_a_resized_photo_in_pixels_only() -> None:
     assert crf == DenseCRF(iterations=4, position_width_px=1.5, bilateral_width_px=40.0)
 
 
-def test_says_which_backend_auto_is() -> None:
-    assert DenseCRF().backend_used == "pydensecrf"
+def test_auto_is_native_and_falls_back_with_a_word(monkeypatch) -> None:
+    assert DenseCRF().backend_used == "native"
     assert DenseCRF(backend="exact").backend_used == "exact"
+    expected = DenseCRF(backend="pydensecrf")(*example())
+    monkeypatch.setattr(dense.native, "_native", None)
+    monkeypatch.setattr(dense.native, "AVAILABLE", False)
+    assert DenseCRF().backend_used == "pydensecrf"
+    with pytest.warns(UserWarning, match=r"refined by `pydensecrf`.*install a C\+\+ compiler"):
+        assert torch.equal(DenseCRF()(*example()), expected)
+    with pytest.raises(ImportError, match=r"native backend was not built.*or take the backend"):
+        DenseCRF(backend="native")(*example())
 
 
 def test_reduced_result_is_close_to_the_full_one() -> None:
@@ -364,8 +372,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 # Many photos
 
 
-def test_map_gives_the_same_in_two_processes_in_order_and_reads_no_further_than_needed() -> None:
-    crf = DenseCRF(iterations=2)
+@pytest.mark.parametrize("backend", ["native", "pydensecrf"])
+def test_map_gives_the_same_two_at_a_time_in_order_and_reads_no_further_than_needed(
+    backend,
+) -> None:
+    crf = DenseCRF(iterations=2, backend=backend)
     pairs = [example(seed, height=60 if seed == 0 else 12) for seed in range(7)]  # first is slowest
     read = []
 
