@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 try:
     from segment.crf import _native
 except ImportError:  # no compiler at installation: `auto` falls back on pydensecrf
-    _native = None
+    _native = None  # type: ignore[assignment]  # a module or None
 
 if TYPE_CHECKING:
     from segment.crf.dense import DenseCRF
