@@ -90,6 +90,21 @@ def test_every_instruction_set_gives_the_same(classes, instruction_set) -> None:
     np.testing.assert_allclose(other, widest, atol=2e-5)
 
 
+# Scores of 30 and more take another way through the softmax.
+@pytest.mark.parametrize("weight", [20.0, 400.0, 1e6, 1e15])
+def test_large_weights_do_not_overflow(weight) -> None:
+    photo, p = photo_like(23, 90, 100), probabilities(24, 5, 90, 100, 2.0)
+    fields = {"bilateral_weight": weight, "position_weight": weight, "iterations": 1}
+    theirs, ours = (DenseCRF(**fields, backend=b)(photo, p) for b in ("pydensecrf", "native"))
+    assert torch.isfinite(ours).all()
+    assert (theirs.argmax(0) == ours.argmax(0)).float().mean() >= 0.999
+    repelling = [[0.0 if a == b else -1.0 for a in range(5)] for b in range(5)]
+    low = DenseCRF(**fields, backend="native", compatibility=repelling)(photo, p)
+    theirs = DenseCRF(**fields, backend="pydensecrf", compatibility=repelling)(photo, p)
+    assert torch.isfinite(low).all()
+    assert (theirs.argmax(0) == low.argmax(0)).float().mean() >= 0.999
+
+
 def test_says_which_instruction_set_is_missing() -> None:
     with pytest.raises(ValueError, match="no instruction set mmx"):
         run(photo_like(0, 4, 4), probabilities(0, 2, 4, 4, 1.0), instruction_set="mmx")

@@ -55,8 +55,9 @@ struct Passes {
   int width;  // floats per vector
   // Takes probabilities (classes, pixels) to log p, and splats them.
   void (*start)(const Shape&, const Chunk&, const float* probabilities, float clip);
-  // Slices, takes the softmax, and splats it again, or writes it where `out` is not null.
-  void (*step)(const Shape&, const Chunk&, const float* const blurred[2], float* out);
+  // Slices, takes the softmax, and splats it again, or writes it where `out` is not null. False
+  // where scores were too large: then it is to be done again, safely.
+  bool (*step)(const Shape&, const Chunk&, const float* const blurred[2], bool safe, float* out);
   // One axis of the blur for rows [first, last): (old + (left + right) / 2) * scale.
   void (*blur)(const float* from, float* to, const uint32_t* neighbours, size_t first, size_t last,
                int stride, float scale);

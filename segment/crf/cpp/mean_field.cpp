@@ -1,6 +1,7 @@
 #include "mean_field.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <memory>
 #include <stdexcept>
@@ -109,11 +110,17 @@ class MeanField {
       filter();
       const float* blurred[2] = {lattices_[0].rows.get(), lattices_[1].rows.get()};
       const bool last = i == settings_.iterations;
-      team_.run([&](int thread) {
-        Part& part = parts_[thread];
-        if (!last) blank(part);
-        passes_.step(shape_, chunk(part), blurred, last ? out : nullptr);
-      });
+      for (bool done = false; !done;) {
+        std::atomic<bool> fits{true};
+        team_.run([&](int thread) {
+          Part& part = parts_[thread];
+          if (!last) blank(part);
+          if (!passes_.step(shape_, chunk(part), blurred, safe_, last ? out : nullptr))
+            fits = false;
+        });
+        done = fits;
+        safe_ = safe_ || !fits;
+      }
     }
   }
 
@@ -506,6 +513,7 @@ class MeanField {
   std::vector<Part> parts_;
   Lattice lattices_[2];
   std::vector<float> matrix_;
+  bool safe_ = false;  // whether scores have been too large for exp once
 };
 
 }  // namespace
