@@ -124,7 +124,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="Markdown file to write; else it is printed")
     options = parser.parse_args()
     lines = [
-        "| photo | classes | probabilities | pydensecrf | native, 1 thread | 2 threads | times as fast: 1 | 2 "
+        "| photo | classes | probabilities | pydensecrf | native, 1 thread | 2 threads "
+        "| times as fast: 1 | 2 "
         "| equal labels | within 0.001 | memory: pydensecrf | native |",
         "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
