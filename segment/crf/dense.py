@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from segment.crf import exact, native, pydensecrf
+from segment.crf import exact, layer, native, pydensecrf
 from segment.crf.guard import check, finite, symmetric, whole
 from segment.crf.presets import PRESETS
 
 Array = np.ndarray | Tensor
 Normalization = Literal["symmetric", "after", "before", "none"]
-Backend = Literal["auto", "native", "pydensecrf", "exact"]
+Backend = Literal["auto", "native", "pydensecrf", "torch", "exact"]
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,9 @@ class DenseCRF:
             unchanged: that is an energy, while its number w and its vector are rewards.
         clip: Probabilities below this are raised to it before -log, in [1e-30, 1).
         backend: `native` approximates the kernels in linear time, `pydensecrf` likewise but slower,
-            `exact` sums over all pairs (10,000 pixels at most); `auto` is `native` where it was
-            built, else `pydensecrf`.
+            `torch` likewise on the probabilities' own device (`CRFLayer` has its gradient), `exact`
+            sums over all pairs (10,000 pixels at most); `auto` is `native` where it was built, else
+            `pydensecrf`.
         max_side: A photo with a longer side than this, in pixels, is refined at this size and the
             result is upsampled bilinearly; both pixel widths shrink along. None refines at full
             size.
@@ -172,6 +173,11 @@ class DenseCRF:
             return self.backend
         return "native" if native.AVAILABLE else "pydensecrf"
 
+    @property
+    def releases_lock(self) -> bool:
+        """Whether threads of Python refine several photos at a time."""
+        return self.backend_used in ("native", "torch")
+
     def _scale(self, height: int, width: int) -> float:
         return 1.0 if self.max_side is None else min(1.0, self.max_side / max(height, width))
 
@@ -192,13 +198,14 @@ class DenseCRF:
             ImportError: The backend is not installed.
         """
         photos, maps = self._check(image, probabilities)
-        return _restorer(probabilities)(self._refine(photos, maps, torch.get_num_threads()))
+        where = Where(torch.get_num_threads(), _device(probabilities))
+        return _restorer(probabilities)(self._refine(photos, maps, where))
 
     def map(self, photos: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Tensor]:
         """Refine many photos in parallel, in order, at most 2 * workers of them in memory.
 
-        Workers are threads. With another backend than `native`, which hold Python's lock, they are
-        fresh processes: starting one takes seconds, and a script must call this below
+        Workers are threads. With `pydensecrf` and `exact`, which hold Python's lock, they are fresh
+        processes: starting one takes seconds, and a script must call this below
         `if __name__ == "__main__":`.
 
         Args:
@@ -217,12 +224,10 @@ class DenseCRF:
 
     def _map(self, photos: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Tensor]:
         pool: Executor
-        if self.backend_used == "native":
+        if self.releases_lock:
             pool = ThreadPoolExecutor(workers)
-        else:
-            spawn = multiprocessing.get_context(
-                "spawn"
-            )  # a fork would copy CUDA's and torch's state
+        else:  # a fork would copy CUDA's and torch's state
+            spawn = multiprocessing.get_context("spawn")
             pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
         pending: deque[tuple[Callable[[NDArray[np.float32]], Tensor], Future]] = deque()
 
@@ -232,7 +237,8 @@ class DenseCRF:
 
         try:
             for image, probabilities in photos:
-                future = pool.submit(self._refine, *self._check(image, probabilities), 1)
+                where = Where(1, _device(probabilities))
+                future = pool.submit(self._refine, *self._check(image, probabilities), where)
                 pending.append((_restorer(probabilities), future))
                 if len(pending) >= 2 * workers:
                     yield oldest()
@@ -249,7 +255,7 @@ class DenseCRF:
         return photos, maps
 
     def _refine(
-        self, photos: NDArray[np.uint8], maps: NDArray[np.float32], threads: int
+        self, photos: NDArray[np.uint8], maps: NDArray[np.float32], where: Where
     ) -> NDArray[np.float32]:
         if self.backend == "auto" and not native.AVAILABLE:
             warnings.warn(native.MISSING, stacklevel=3)
@@ -258,24 +264,27 @@ class DenseCRF:
             height, width = photo.shape[:2]
             size = self.working_size(height, width)
             if size == (height, width):
-                refined[n] = self._mean_field(photo, probabilities, threads)
+                refined[n] = self._mean_field(photo, probabilities, where)
                 continue
             crf = self.at_working_size(height, width)
             small = _resize(photo.transpose(2, 0, 1), size).round().astype(np.uint8)
-            q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size), threads)
+            q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size), where)
             for map_, out in zip(q, refined[n], strict=True):  # one by one: all are gigabytes
                 out[:] = _resize(map_[None], (height, width))[0]
             refined[n] /= refined[n].sum(axis=0)
         return refined
 
     def _mean_field(
-        self, photo: NDArray[np.uint8], probabilities: NDArray[np.float32], threads: int
+        self, photo: NDArray[np.uint8], probabilities: NDArray[np.float32], where: Where
     ) -> NDArray[np.float32]:
         if self.backend_used == "native":
-            return native.mean_field(photo, probabilities, self, threads)
+            return native.mean_field(photo, probabilities, self, where.threads)
         unary = -np.log(np.clip(probabilities, self.clip, 1))
-        backend = exact if self.backend == "exact" else pydensecrf
-        q = backend.mean_field(photo, unary, self)
+        if self.backend == "torch":
+            q = layer.refine(photo, unary, self, where.device)
+        else:
+            backend = exact if self.backend == "exact" else pydensecrf
+            q = backend.mean_field(photo, unary, self)
         total = q.sum(axis=0)
         if not np.isfinite(total).all():
             raise ValueError(
@@ -283,6 +292,14 @@ class DenseCRF:
                 f"bilateral_weight {self.bilateral_weight}; lower them (papers use 2 to 10)."
             )
         return (q / total).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Where:
+    """What a photo is refined on: how many threads (native), which device (torch)."""
+
+    threads: int
+    device: torch.device
 
 
 def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
@@ -299,6 +316,9 @@ def _resize(maps: NDArray, size: tuple[int, int]) -> NDArray[np.float32]:
 
 def _restorer(probabilities: Array) -> Callable[[NDArray[np.float32]], Tensor]:
     """Puts a result into the shape and on the device of the input, without keeping the input."""
-    shape = tuple(probabilities.shape)
-    device = probabilities.device if isinstance(probabilities, Tensor) else "cpu"
+    shape, device = tuple(probabilities.shape), _device(probabilities)
     return lambda refined: torch.from_numpy(refined).reshape(shape).to(device)
+
+
+def _device(array: Array) -> torch.device:
+    return array.device if isinstance(array, Tensor) else torch.device("cpu")

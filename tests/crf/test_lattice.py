@@ -9,7 +9,7 @@ from pydensecrf.utils import unary_from_softmax
 from segment.crf import DenseCRF, exact
 from segment.crf import pydensecrf as wrapper
 
-FAST = pytest.mark.parametrize("backend", ["native", "pydensecrf"])
+FAST = pytest.mark.parametrize("backend", ["native", "pydensecrf", "torch"])
 NORMALIZATIONS = ["symmetric", "after", "before", "none"]
 
 
