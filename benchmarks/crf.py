@@ -1,4 +1,4 @@
-"""The native CRF against pydensecrf: seconds, memory and whether the answers are the same.
+"""The CRF's backends: seconds, memory, and whether native answers as pydensecrf does.
 
 python benchmarks/crf.py --photos path/to/photos --out docs/crf.md
 
@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from itertools import cycle
 from pathlib import Path
 
 import cv2
@@ -29,6 +28,12 @@ from segment.files import write_atomically
 SIZES = ((256, 256), (512, 512), (768, 1024), (1024, 2048))  # height, width
 CLASSES = (2, 11, 21)
 SHARPNESS = {"soft": 1.0, "sure": 8.0}
+WAYS = {  # backend and threads
+    "pydensecrf": ("pydensecrf", 1),
+    "native, 1 thread": ("native", 1),
+    "native, 2 threads": ("native", 2),
+    "torch, 2 threads": ("torch", 2),
+}
 
 
 def drawn(seed: int, height: int, width: int) -> np.ndarray:
@@ -88,29 +93,29 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 
 
 def compare(folder: Path | None, height: int, width: int, classes: int, kind: str, rounds: int):
-    """One row: seconds of both by threads, their ratio, and how far they agree."""
-    pairs = cycle(
+    """One row: seconds of each way, their ratio to pydensecrf, how far native agrees with it."""
+    cases = [
         (photo, probabilities(n, classes, height, width, kind))
         for n, photo in enumerate(photos(folder, rounds, height, width))
-    )
-    took: dict[str, list[float]] = {"pydensecrf": [], "1": [], "2": []}
+    ]
+    took: dict[str, list[float]] = {way: [] for way in WAYS}
     labels, close = [], []
-    for _ in range(rounds):
-        photo, p = next(pairs)
+    for number in range(rounds):
+        photo, p = cases[number % len(cases)]
         answers = {}
-        for name in took:
-            torch.set_num_threads(1 if name != "2" else 2)
+        for way, (backend, threads) in WAYS.items():
+            torch.set_num_threads(threads)
             start = time.perf_counter()
-            answers[name] = crf("pydensecrf" if name == "pydensecrf" else "native")(photo, p)
-            took[name].append(time.perf_counter() - start)
-        ours, theirs = answers["2"], answers["pydensecrf"]
+            answers[way] = crf(backend)(photo, p)
+            took[way].append(time.perf_counter() - start)
+        ours, theirs = answers["native, 2 threads"], answers["pydensecrf"]
         labels.append((ours.argmax(0) == theirs.argmax(0)).float().mean().item())
         close.append(((ours - theirs).abs() < 1e-3).float().mean().item())
     ratios = {
-        name: statistics.median(a / b for a, b in zip(took["pydensecrf"], times, strict=True))
-        for name, times in took.items()
+        way: statistics.median(a / b for a, b in zip(took["pydensecrf"], times, strict=True))
+        for way, times in took.items()
     }
-    medians = {name: statistics.median(times) for name, times in took.items()}
+    medians = {way: statistics.median(times) for way, times in took.items()}
     return medians, ratios, min(labels), min(close)
 
 
@@ -125,32 +130,36 @@ def main() -> None:
     options = parser.parse_args()
     lines = [
         "| photo | classes | probabilities | pydensecrf | native, 1 thread | 2 threads "
-        "| times as fast: 1 | 2 "
+        "| torch, 2 threads | times as fast: native, 1 | native, 2 | torch "
         "| equal labels | within 0.001 | memory: pydensecrf | native |",
-        "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+        "|---|--:|---|" + "--:|" * 11,
     ]
     cases = [(s, c, k) for s in SIZES for c in CLASSES for k in SHARPNESS]
     for (height, width), classes, kind in tqdm(cases, "calls", disable=None):
-        t, ratio, labels, close = compare(
+        took, ratios, labels, close = compare(
             options.photos, height, width, classes, kind, options.rounds
         )
+        torch.set_num_threads(2)
         room = [memory(b, height, width, classes) for b in ("pydensecrf", "native")]
+        seconds = " | ".join(f"{took[way]:.3f} s" for way in WAYS)
+        times = " | ".join(f"{ratios[way]:.1f}" for way in list(WAYS)[1:])
         lines.append(
-            f"| {width}x{height} | {classes} | {kind} | {t['pydensecrf']:.3f} s | {t['1']:.3f} s | "
-            f"{t['2']:.3f} s | {ratio['1']:.1f} | {ratio['2']:.1f} | {100 * labels:.3f} % | "
-            f"{100 * close:.3f} % | {room[0]:.0f} MB | {room[1]:.0f} MB |"
+            f"| {width}x{height} | {classes} | {kind} | {seconds} | {times} | "
+            f"{100 * labels:.3f} % | {100 * close:.3f} % | {room[0]:.0f} MB | {room[1]:.0f} MB |"
         )
     text = "\n".join(lines) + "\n"
     if options.out is None:
         print(text)
         return
+    source = "the photos of a folder" if options.photos else "drawn photos"
     head = f"""# The native CRF beside pydensecrf
 
-Written by `python benchmarks/crf.py --rounds {options.rounds}`: one call from probabilities to
-probabilities, default parameters (10 iterations), medians over as many photos; "times as fast" is
-the median ratio to pydensecrf as pip builds it, with 1 and with 2 threads. Labels and probabilities
-are the worst photo's. {platform.machine()} with {_native.instruction_sets()[0]}, torch
-{torch.__version__}.
+Written by `python benchmarks/crf.py --rounds {options.rounds}` with {source}: one call from
+probabilities to probabilities, default parameters (10 iterations), medians over as many photos in
+turn; "times as fast" is the median ratio to pydensecrf as pip builds it. Labels and probabilities
+are native's with 2 threads against pydensecrf's, the worst photo's; memory is what a call adds to a
+fresh process's peak. {platform.machine()} with {_native.instruction_sets()[0]}, torch
+{torch.__version__}. SimpleCRF does not install from its package.
 
 """
     write_atomically(options.out, (head + text).encode())

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -401,3 +402,51 @@ def test_map_inline_reads_one_at_a_time_and_refuses_negative_workers() -> None:
     assert len(list(source)) == 1
     with pytest.raises(ValueError, match=r"workers is -1; make it a whole number, 0 or more"):
         DenseCRF().map([], workers=-1)
+
+
+# Classes that keep their pixels, widths that follow the photo
+
+
+def test_a_kept_class_keeps_its_pixels_and_gets_no_others() -> None:
+    image, p = example(5, height=40)
+    free, kept = DenseCRF(), DenseCRF(keep_classes=[1])
+    raw, refined, gated = p.argmax(0), free(image, p).argmax(0).numpy(), kept(image, p)
+    assert ((refined == 1) != (raw == 1)).any()  # left alone, it would change
+    labels = gated.argmax(0).numpy()
+    assert np.array_equal(labels == 1, raw == 1)
+    touched = (raw == 1) | (refined == 1)
+    assert np.array_equal(labels[~touched], refined[~touched])
+    torch.testing.assert_close(gated.sum(0), torch.ones(40, 9))
+    with pytest.raises(ValueError, match="names train id 3, but there are 3 classes"):
+        DenseCRF(keep_classes=[3])(image, p)
+
+
+def test_widths_follow_the_photo_s_size() -> None:
+    image, p = example(6, height=40)  # 40x9: the longer side is 40
+    fields = {"position_width_px": 2.0, "bilateral_width_px": 10.0}
+    twice = {name: 2 * width for name, width in fields.items()}
+    followed = DenseCRF(**fields, reference_size=20)(image, p)
+    assert torch.equal(followed, DenseCRF(**twice)(image, p))
+    assert not torch.equal(followed, DenseCRF(**fields)(image, p))
+    # Reduced to half by max_side, the widths are those of a photo of 20 pixels.
+    small = DenseCRF(**fields, reference_size=20, max_side=20)
+    assert small.at_working_size(40, 9) == DenseCRF(**fields, max_side=20)
+
+
+@pytest.mark.parametrize("backend", ["native", "pydensecrf", "torch", "exact"])
+def test_classes_that_are_nowhere_are_left_out(backend) -> None:
+    image, p = example(7, classes=3, height=30)
+    many = np.concatenate([p[:1], np.full((4, 30, 9), 1e-4, np.float32), p[1:]])
+    many /= many.sum(0)
+    matrix = (1 - np.eye(7)).tolist()
+    matrix[0][6] = matrix[6][0] = 3.0  # between two classes that stay
+    crf = DenseCRF(backend=backend, compatibility=matrix)
+    every = crf(image, many)
+    few = replace(crf, leave_out_below=0.01)(image, many)
+    assert (few[1:5] == 0).all()
+    torch.testing.assert_close(few.sum(0), torch.ones(30, 9))
+    assert torch.equal(few.argmax(0), every.argmax(0))
+    torch.testing.assert_close(few, every, atol=0.01, rtol=0)
+    three = [[matrix[a][b] for b in (0, 5, 6)] for a in (0, 5, 6)]
+    alone = DenseCRF(backend=backend, compatibility=three)(image, p)
+    torch.testing.assert_close(few[[0, 5, 6]], alone, atol=1e-4, rtol=0)
