@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from segment.metrics import PhotoCounts, Totals, scores_from_totals
 
 LEVEL = 0.95
+FEWEST_BLOCKS = 6  # draws from fewer are too much alike: their interval would be far too narrow
 TRIMAP_WIDTH = "4"  # half-width in pixels of the band that `trimap_miou` is taken of
 
 
 class Difference(NamedTuple):
-    """After minus before, with its 95 % interval; NaN where a class was never seen."""
+    """After minus before, with its 95 % interval.
+
+    All are NaN where a class was never seen, and the interval where there are under 6 blocks.
+    """
 
     value: float
     low: float
@@ -93,6 +97,7 @@ def paired_bootstrap(
         values = np.array([one[name] for one in gains])
         values = values[~np.isnan(values)]  # draws without a photo of the class
         tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-        low, high = np.quantile(values, tails) if len(values) else (np.nan, np.nan)
+        told = len(values) and number >= FEWEST_BLOCKS
+        low, high = np.quantile(values, tails) if told else (np.nan, np.nan)
         found[name] = Difference(value, float(low), float(high))
     return found

@@ -43,7 +43,7 @@ def belief_figure(
     shares = np.bincount(beliefs[-1].argmax(0).ravel(), minlength=len(maps))
     shares += np.bincount(beliefs[0].argmax(0).ravel(), minlength=len(maps))
     shown = [int(c) for c in np.argsort(-shares, kind="stable")[:MOST_CLASSES] if shares[c]]
-    photo = cv2.resize(image, cell[::-1], interpolation=cv2.INTER_AREA)
+    photo = cv2.resize(image, cell[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
     heads = ["photo", "network", *(f"{n} iteration{'s' if n > 1 else ''}" for n in ITERATIONS[1:])]
     rows = [np.hstack([_head(word, cell[1]) for word in heads])]
     for train_id in shown:

@@ -15,8 +15,10 @@ Writes to --out:
 """
 
 import sys
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import jsonargparse
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 
 from segment.cli_errors import SegmentParser, user_errors
 from segment.crf import DenseCRF, resize_maps
+from segment.crf.guard import check_probabilities
 from segment.data.photos import read_photo
 from segment.data.taxonomy import spread_colors
 from segment.figure import belief_figure
@@ -63,21 +66,27 @@ def read_probabilities(path: Path) -> tuple[NDArray[np.float32], list[str]]:
         ValueError: The file holds something else.
     """
     remedy = "give an .npy or .npz of floats (C, H, W), as predict --save_probabilities writes"
+    names = None
     try:
         content = np.load(path, allow_pickle=False)  # pickles run code
-        names = None
         if isinstance(content, np.lib.npyio.NpzFile):
-            names = content["classes"] if "classes" in content.files else None
-            content = content["probabilities"]
+            with content as file:
+                names = file["classes"] if "classes" in file.files else None
+                content = file["probabilities"]
     except KeyError as error:
         raise ValueError(f"{path}: has no array `probabilities`; {remedy}.") from error
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read; {remedy}.") from error
     if content.ndim != 3 or content.dtype.kind != "f" or not 0 < len(content) <= MOST_CLASSES:
         raise ValueError(f"{path}: holds {content.dtype} of shape {content.shape}; {remedy}.")
-    if names is None or len(names) != len(content):
-        names = range(len(content))
-    return content.astype(np.float32), [str(name) for name in names]
+    listed = [str(name) for name in (range(len(content)) if names is None else names)]
+    if len(listed) != len(content):
+        raise ValueError(f"{path}: names {len(listed)} `classes` for {len(content)} maps.")
+    try:
+        values = check_probabilities(content)[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return values / values.sum(axis=0), listed  # a half rounds its sum
 
 
 def from_labels(
@@ -133,6 +142,12 @@ def main(args: Sequence[str]) -> None:
     path, out = Path(parsed.photo), Path(parsed.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out}: is a file; give --out a folder.")
+    written = {
+        kind: out / f"{path.stem}{kind}" for kind in (".png", ".overlay.jpg", ".npz", ".figure.png")
+    }
+    given = [Path(name) for name in (path, parsed.probabilities, parsed.labels) if name]
+    if taken := {one.resolve() for one in written.values()} & {one.resolve() for one in given}:
+        raise ValueError(f"{taken.pop()}: would be written over; give --out another folder.")
     image = read_photo(path)
     size = image.shape[0], image.shape[1]
     working = crf.working_size(*size)
@@ -145,16 +160,14 @@ def main(args: Sequence[str]) -> None:
     ids = labels_of(torch.from_numpy(refined), size).ids.numpy()
     own = labels_of(torch.from_numpy(maps), size).ids.numpy()
     out.mkdir(parents=True, exist_ok=True)
-    write_labels(out / f"{path.stem}.png", ids)
+    write_labels(written[".png"], ids)
     colors = np.array(spread_colors(len(maps)), np.uint8)
-    write_image(out / f"{path.stem}.overlay.jpg", overlay(image, ids, colors))
+    write_image(written[".overlay.jpg"], overlay(image, ids, colors))
     if parsed.save_probabilities:
         half = refined.astype(np.float16)
-        np.savez_compressed(
-            out / f"{path.stem}.npz", probabilities=half, classes=np.array(names), size=size
-        )
+        np.savez_compressed(written[".npz"], probabilities=half, classes=np.array(names), size=size)
     if parsed.figure:
-        write_image(out / f"{path.stem}.figure.png", belief_figure(image, maps, crf, names))
+        write_image(written[".figure.png"], belief_figure(image, maps, crf, names))
     changed = float((ids != own).mean())
     print(f"{path.name}: {changed:.1%} of the labels changed in {seconds:.2f} s; written to {out}")
 

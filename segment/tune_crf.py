@@ -26,6 +26,7 @@ from typing import Literal
 
 import jsonargparse
 import numpy as np
+import torch
 import yaml
 from tqdm import tqdm
 
@@ -42,7 +43,7 @@ from segment.scoring import default_workers
 from segment.tuning.cache import Cache
 from segment.tuning.gradient import learn
 from segment.tuning.landscape import write_landscape
-from segment.tuning.search import OBJECTIVES, SEARCHED, Search, Trial, count_all
+from segment.tuning.search import SEARCHED, Search, Trial, count_all, pool_for
 from segment.tuning.verdict import Held, falling, halves, verdict
 
 
@@ -54,13 +55,16 @@ def _arguments(parser: jsonargparse.ArgumentParser) -> None:
     parser.add_argument("--split", type=Literal["train", "val", "test"], default="val")
     parser.add_argument("--out", type=str | None, help="Null: crf/<split> in the run.")
     parser.add_argument(
-        "--objective", type=Literal[OBJECTIVES], default="miou", help="What is to be highest."
+        "--objective",
+        type=Literal["miou", "boundary_f1", "trimap_miou"],
+        default="miou",
+        help="What is to be highest; trimap_miou is that within 4 px of a label change.",
     )
     parser.add_argument(
         "--method",
         type=Literal["grid", "optuna", "gradient"],
         default="grid",
-        help="gradient: weights and compatibility are learnt, at the widths of --crf.",
+        help="gradient learns weights and compatibility by cross-entropy, at the widths of --crf.",
     )
     parser.add_argument("--trials", type=int, default=60, help="Of --method optuna.")
     parser.add_argument("--photos", type=int, default=100, help="At most; half of them tune.")
@@ -84,25 +88,36 @@ class Tuning:
     """
 
     def __init__(self, cli: SegmentCLI) -> None:
-        self.cli, self.config = cli, cli.config
+        self.config = cli.config
         self.run = Path(self.config.run)
         self.out = Path(self.config.out or self.run / "crf" / self.config.split)
         self.rank, self.world = (
-            int(os.environ.get(n, d)) for n, d in (("RANK", 0), ("WORLD_SIZE", 1))
+            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
         )
         checkpoint = checkpoint_of(self.run, self.config.checkpoint)
-        self.module = load_checkpoint(checkpoint).eval()
-        self.module.to(cli.trainer.strategy.root_device)
+        self.module = load_checkpoint(checkpoint)
+        device = cli.trainer.strategy.root_device
+        if device.type == "cuda" and self.world > 1:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        self.module.to(device)
         data = cli.datamodule
-        if data.taxonomy_source is None and self.module.taxonomy is not None:
-            data.use_taxonomy(self.module.taxonomy)
+        known = self.module.taxonomy
+        if known is None:
+            raise ValueError(f"{self.run}: the checkpoint names no classes; train with `fit`.")
+        self.taxonomy = data.taxonomy if data.taxonomy_source else known
+        if self.taxonomy.classes != known.classes:
+            raise ValueError(
+                f"the checkpoint knows the classes {', '.join(known.classes)}; "
+                f"data.taxonomy gives {', '.join(self.taxonomy.classes)}; take the checkpoint's."
+            )
+        data.use_taxonomy(self.taxonomy)
+        data.prepare_data()
         self.module.short_side = data.short_side
         self.coco = data.read(self.config.split)
         if not self.coco.shown_classes():
             raise ValueError(
                 f"{self.coco.path}: not one pixel is labelled, so nothing can be tuned on it."
             )
-        self.taxonomy = data.taxonomy
         self.photos = self._chosen()
         blocks = max(1, self.config.block_size)
         self.tuning, self.held = halves(len(self.photos), blocks, self.config.seed)
@@ -111,20 +126,23 @@ class Tuning:
         sides = [max(photo.height, photo.width) for photo in self.photos]
         self.reference = given.reference_size or int(np.median(sides))
         self.given = replace(given, tuned_on=None)
+        for photo in self.photos:
+            self.given.check_fits(self.taxonomy.num_classes, photo.height, photo.width)
         self.start = replace(self.given, reference_size=self.reference, keep_classes=None)
         if self.rank == 0:
             hold(self.out)
         with checkpoint.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        identity = {
+        self.identity = {
             "checkpoint": digest,
             "annotations": self.coco.sha256,
+            "taxonomy": hashlib.sha256(repr(self.taxonomy).encode()).hexdigest(),
             "max_side": str(self.start.max_side),
             "short_side": str(self.module.short_side),
         }
-        self.cache = Cache(self.out / "cache", identity)
+        self.cache = Cache(self.out / "cache", self.identity)
         workers = self.config.score_workers
-        self.workers = 2 * default_workers() if workers is None else workers
+        self.pool = pool_for(self.start, 2 * default_workers() if workers is None else workers)
 
     def _chosen(self) -> list[Photo]:
         """At most as many photos as asked for, by whole blocks, in the order of the file."""
@@ -146,49 +164,55 @@ class Tuning:
         for share in shares:
             missing = self.cache.missing(share)
             filled = self.cache.fill(self.module, self.coco, missing, self.start)
-            bar = tqdm(filled, "network", len(missing), unit="photo", disable=not missing or None)
-            for _ in bar:
+            for _ in tqdm(
+                filled, "network", len(missing), unit="photo", disable=not missing or None
+            ):
                 pass
 
     def search(self) -> DenseCRF:
         """The best parameters on the tuning half."""
-        config, classes = self.config, self.taxonomy.num_classes
-        names = [path.name for path in self.paths(self.tuning)]
-        told = json.dumps([asdict(self.start), names], sort_keys=True)
-        known = self.out / f"trials.{hashlib.sha256(told.encode()).hexdigest()[:8]}.jsonl"
-        paths, background = self.paths(self.tuning), self.taxonomy.background
-        search = Search(
-            self.start, paths, classes, background, known, config.objective, self.workers
-        )
-        bar = tqdm(desc="trials", unit="trial", disable=None)
-
-        def tell(trial: Trial, best: Trial) -> None:
-            shown = ", ".join(f"{value:g}" for value in best.point or ())
-            bar.set_postfix_str(
-                f"best {config.objective} {best.scores[config.objective]:.4f} at {shown}"
-            )
-            bar.update()
-
-        search.told = tell
-        try:
-            search.score(None)
-            if config.method == "gradient":
-                steps = 3 * len(paths)
-                bar.close()
-                bar = tqdm(desc="steps", total=steps, unit="step", disable=None)
+        config, paths = self.config, self.paths(self.tuning)
+        if config.method == "gradient":
+            epochs = 3
+            with tqdm(desc="steps", total=epochs * len(paths), unit="step", disable=None) as bar:
                 return learn(
-                    self.start, paths, classes, 3, 0.05, config.seed, lambda _: bar.update()
+                    self.start,
+                    paths,
+                    self.taxonomy.num_classes,
+                    epochs,
+                    lr=0.05,
+                    seed=config.seed,
+                    told=lambda loss: bar.update(),
                 )
+        names = [path.name for path in paths]
+        told = json.dumps([self.identity, asdict(self.start), names], sort_keys=True)
+        known = self.out / f"trials.{hashlib.sha256(told.encode()).hexdigest()[:8]}.jsonl"
+        search = Search(
+            self.start,
+            paths,
+            self.taxonomy.num_classes,
+            self.taxonomy.background,
+            known,
+            config.objective,
+            self.pool,
+        )
+        with tqdm(desc="trials", unit="trial", disable=None) as bar:
+
+            def tell(trial: Trial, best: Trial | None) -> None:
+                if best is not None and best.point is not None:
+                    shown = ", ".join(f"{value:g}" for value in best.point)
+                    score = best.scores[config.objective]
+                    bar.set_postfix_str(f"best {config.objective} {score:.4f} at {shown}")
+                bar.update()
+
+            search.told = tell
+            search.score(None)
             if config.method == "optuna":
                 search.optuna(self.reference, config.trials, config.seed)
             else:
                 search.grid(self.reference)
-        except KeyboardInterrupt as interrupt:
-            bar.close()
-            stopped(interrupt, f"{len(search.trials)} trials in {known}; the same command goes on")
-        finally:
-            bar.close()
         write_landscape(self.out / "landscape.png", list(search.trials.values()), config.objective)
+        assert search.best is not None
         assert search.best.point is not None
         return search.at(search.best.point)
 
@@ -199,7 +223,7 @@ class Tuning:
         def counted(places: Sequence[int], crf: DenseCRF | None, shift: int = 0) -> Totals:
             paths = self.paths(places)
             guides = paths[shift:] + paths[:shift]
-            return count_all(paths, crf, classes, self.workers, guides)
+            return count_all(paths, crf, classes, self.pool, guides)
 
         falls = falling(counted(self.tuning, None), counted(self.tuning, tuned), background)
         final = replace(tuned, tuned_on=self.coco.sha256, keep_classes=falls or None)
@@ -210,33 +234,33 @@ class Tuning:
         totals = {"raw": counted(self.held, None)}
         for kind, crf in tqdm(crfs.items(), "held-out half", disable=None):
             totals[kind] = counted(self.held, crf)
-        totals["control: another photo's edges"] = counted(self.held, final, 1)
+        if len(self.held) > 1:
+            totals["control: another photo's edges"] = counted(self.held, final, 1)
         blocks = np.unique(self.blocks[self.held], return_inverse=True)[1]
         held = Held(totals, self.taxonomy.classes, background, blocks)
         differences = held.differences(name)
-        write_atomically(
-            self.out / "crf.yaml", yaml.safe_dump(asdict(final), sort_keys=False).encode()
-        )
+        text = yaml.safe_dump(asdict(final), sort_keys=False)
+        write_atomically(self.out / "crf.yaml", text.encode())
         kept = ", ".join(self.taxonomy.classes[c] for c in falls) or "none"
         found = ", ".join(f"{field} {getattr(final, field):g}" for field in SEARCHED)
-        return (
-            "\n\n".join(
-                [
-                    f"# The CRF on {self.coco.path.name}, for {self.run}",
-                    f"{len(self.tuning)} photos tuned, by {self.config.method} for "
-                    f"{self.config.objective}; {len(self.held)} others are scored below, at the "
-                    f"size the CRF works at (longer side at most {final.max_side} px). Found: "
-                    f"{found}, for photos of {final.reference_size} px. Classes whose IoU fell on "
-                    f"the tuning half, and which therefore keep their pixels: {kept}.",
-                    held.table(),
-                    verdict(
-                        self.config.objective, differences[self.config.objective], len(self.held)
-                    ),
-                    held.by_class(name, differences),
-                ]
-            )
-            + "\n"
+        objective, number = self.config.objective, int(blocks.max()) + 1
+        how = (
+            "gradient of the cross-entropy"
+            if self.config.method == "gradient"
+            else self.config.method
         )
+        parts = [
+            f"# The CRF on {self.coco.path.name}, for {self.run}",
+            f"{len(self.tuning)} photos tuned, by {how} for {objective}; {len(self.held)} others "
+            f"are scored below, at the size the CRF works at (longer side at most "
+            f"{final.max_side} px). Found: {found}, for photos of {final.reference_size} px. "
+            f"Classes whose IoU fell on the tuning half, and which therefore keep their pixels: "
+            f"{kept}.",
+            held.table(),
+            verdict(objective, differences[objective], len(self.held), number),
+            held.by_class(name, differences),
+        ]
+        return "\n\n".join(parts) + "\n"
 
 
 def main(args: Sequence[str]) -> None:
@@ -244,11 +268,13 @@ def main(args: Sequence[str]) -> None:
     tuning = Tuning(SegmentCLI(args, "tune_crf", _arguments))
     try:
         tuning.ask_network()
+        if tuning.rank != 0:
+            return
+        text = tuning.hold_out(tuning.search())
     except KeyboardInterrupt as interrupt:
-        stopped(interrupt, f"answers so far are in {tuning.cache.folder}; the same command goes on")
-    if tuning.rank != 0:
-        return
-    text = tuning.hold_out(tuning.search())
+        stopped(interrupt, f"what is known so far is in {tuning.out}; the same command goes on")
+    finally:
+        tuning.pool.close()
     write_atomically(tuning.out / "tuning.md", text.encode())
     print(text)
     print(f"Written to {tuning.out}; use it with --crf {tuning.out / 'crf.yaml'}")

@@ -65,4 +65,6 @@ def test_iou_of_a_class_by_hand() -> None:
     found = paired_bootstrap(totals_of(np.full(2, 0.5)), after, 0, draws=20)
     assert found["iou/0"].value == pytest.approx(60 / 70 - 1)
     assert found["iou/1"].value == pytest.approx(30 / 40 - 1)
+    assert np.isnan(found["miou"].low)  # two photos are too few for an interval
+    assert found["miou"].verdict == 0
     assert found["miou"].value == pytest.approx((60 / 70 + 30 / 40) / 2 - 1)

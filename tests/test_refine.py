@@ -56,11 +56,31 @@ def test_probabilities_give_what_the_crf_gives(photo: Path, tmp_path: Path, endi
     assert np.array_equal(ids_of(tmp_path / "out"), expected)
 
 
+def test_what_it_writes_it_reads(photo: Path, tmp_path: Path) -> None:
+    """Halves round: their sums are off by more than a float32's may be."""
+    maps = np.random.default_rng(1).dirichlet(np.ones(9), (40, 60)).transpose(2, 0, 1)
+    np.savez(tmp_path / "a.npz", probabilities=maps.astype(np.float16))
+    for given, out in (("a.npz", "out"), ("out/photo.npz", "again")):
+        words = [str(photo), "--probabilities", str(tmp_path / given)]
+        refine.main([*words, "--out", str(tmp_path / out), "--save_probabilities", "true"])
+    assert (tmp_path / "again" / "photo.npz").exists()
+
+
+def test_writes_over_nothing_that_it_was_given(photo: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "maps.npy", np.full((2, 40, 60), 0.5))
+    before = photo.read_bytes()
+    words = [str(photo), "--probabilities", str(tmp_path / "maps.npy"), "--out", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"photo\.png: would be written over"):
+        refine.main(words)
+    assert photo.read_bytes() == before
+
+
 def content(kind: str) -> np.ndarray:
     return {
         "integers": np.zeros((2, 40, 60), np.int64),
         "flat": np.zeros((40, 60)),
         "logits": np.full((2, 40, 60), -3.0),
+        "small logits": np.full((2, 10, 15), -3.0),
     }[kind]
 
 
@@ -70,14 +90,13 @@ def content(kind: str) -> np.ndarray:
         ("integers", "holds int64 of shape"),
         ("flat", "holds float64 of shape"),
         ("logits", "look like logits"),
+        ("small logits", "look like logits"),
     ],
 )
 def test_refuses_what_are_no_probabilities(photo, tmp_path, kind, told) -> None:
     np.save(tmp_path / "x.npy", content(kind))
     with pytest.raises(ValueError, match=told):
-        refine.main(
-            [str(photo), "--probabilities", str(tmp_path / "x.npy"), "--out", str(tmp_path)]
-        )
+        refine.main([str(photo), "--probabilities", str(tmp_path / "x.npy"), "--out", "out"])
 
 
 def test_refuses_a_pickle_and_a_damaged_file(photo: Path, tmp_path: Path) -> None:

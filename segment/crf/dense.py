@@ -166,7 +166,10 @@ class DenseCRF:
         """The backend that `auto` stands for here, else the one named."""
         if self.backend != "auto":
             return self.backend
-        return "native" if native.AVAILABLE else "pydensecrf"
+        if native.AVAILABLE:
+            return "native"
+        warnings.warn(native.MISSING, stacklevel=2)  # Python shows it once
+        return "pydensecrf"
 
     @property
     def releases_lock(self) -> bool:
@@ -245,8 +248,6 @@ class DenseCRF:
     def _refine(
         self, photos: NDArray[np.uint8], maps: NDArray[np.float32], where: Where
     ) -> NDArray[np.float32]:
-        if self.backend == "auto" and not native.AVAILABLE:
-            warnings.warn(native.MISSING, stacklevel=3)
         refined = np.empty(maps.shape, np.float32)
         for n, (photo, given) in enumerate(zip(photos, maps, strict=True)):
             height, width = photo.shape[:2]

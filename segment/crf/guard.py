@@ -29,11 +29,16 @@ def check(
     Raises:
         ValueError: One of them is not that, or they do not fit each other.
     """
-    maps = _check_probabilities(probabilities)
+    maps = check_probabilities(probabilities)
     return _check_image(image, maps, batched=probabilities.ndim == 4), maps
 
 
-def _check_probabilities(probabilities: np.ndarray | Tensor) -> NDArray[np.float32]:
+def check_probabilities(probabilities: np.ndarray | Tensor) -> NDArray[np.float32]:
+    """Float32 (N, C, H, W) of what `check` takes.
+
+    Raises:
+        ValueError: It is something else.
+    """
     name = _dtype(probabilities, "the probabilities")
     if name not in ("float16", "bfloat16", "float32", "float64"):
         raise ValueError(

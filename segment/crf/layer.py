@@ -101,7 +101,7 @@ def refine(
     photo: NDArray[np.uint8], unary: NDArray[np.float32], crf: DenseCRF, device: torch.device
 ) -> NDArray[np.float32]:
     """Refine one photo on a device; arguments and result as in `exact.mean_field`, float32."""
-    pixels = torch.tensor(photo, device=device).permute(2, 0, 1)[None]
+    pixels = torch.tensor(np.ascontiguousarray(photo), device=device).permute(2, 0, 1)[None]
     scores = -torch.from_numpy(unary).to(device)[None]
     with torch.inference_mode():
         return mean_field(pixels, scores, crf)[0].softmax(0).cpu().numpy()

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import signal
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -59,5 +60,6 @@ class WorkerPool(Generic[Task, Result]):
 
 def _start_worker() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends them
+    warnings.filterwarnings("ignore", message="crf: ")  # the main process has said it
     torch.set_num_threads(1)
     cv2.setNumThreads(1)

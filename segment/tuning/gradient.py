@@ -28,7 +28,7 @@ def learn(
     epochs: int,
     lr: float,
     seed: int,
-    told: Callable[[float], None],
+    told: Callable[[float], object],
 ) -> DenseCRF:
     """Learn from photos, one a step.
 
@@ -46,14 +46,14 @@ def learn(
     generator = np.random.default_rng(seed)
     for _ in range(epochs):
         for place in generator.permutation(len(paths)):
-            photo, probabilities, truth = read_example(paths[place])
+            photo, probabilities, truth, shown = read_example(paths[place])
             height, width = truth.shape
             factor = min(1.0, SIDE / max(height, width))
             size = max(1, round(height * factor)), max(1, round(width * factor))
-            own = crf.at_working_size(height, width).scaled(factor)
+            own = crf.at_working_size(*shown).scaled(factor)
             layer.crf = replace(own, iterations=ITERATIONS)
             small = cv2.resize(photo, size[::-1], interpolation=cv2.INTER_AREA)
-            labels = cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST)
+            labels = cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
             maps = at_size(torch.from_numpy(probabilities), size).clamp(min=crf.clip)
             image = torch.from_numpy(small).permute(2, 0, 1)[None]
             refined = layer(image, maps.log()[None])

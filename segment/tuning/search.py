@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 import torch
 
 from segment.bootstrap import measures, stacked, summed
@@ -51,17 +52,26 @@ def _count(task: Task) -> PhotoCounts:
         photo = example.photo
         if task.guide != task.path:
             height, width = photo.shape[:2]
-            photo = cv2.resize(read_example(task.guide).photo, (width, height))
-        maps = task.crf(torch.from_numpy(photo), maps)
+            other = read_example(task.guide).photo
+            photo = cv2.resize(other, (width, height)).astype(np.uint8)
+        maps = task.crf.at_working_size(*example.size)(torch.from_numpy(photo), maps)
     ids, confidence = labels_of(maps, example.truth.shape)
     return count_photo(example.truth, ids.numpy(), confidence.numpy(), task.num_classes)
+
+
+Pool = WorkerPool[Task, PhotoCounts]
+
+
+def pool_for(crf: DenseCRF, workers: int) -> Pool:
+    """Workers that score photos with a CRF like this one."""
+    return WorkerPool(_count, workers, crf.releases_lock)
 
 
 def count_all(
     paths: Sequence[Path],
     crf: DenseCRF | None,
     num_classes: int,
-    workers: int,
+    pool: Pool,
     guides: Sequence[Path] | None = None,
 ) -> Totals:
     """Score photos, refined or not; one row of totals for each.
@@ -70,18 +80,13 @@ def count_all(
         paths: Their files.
         crf: The refinement; None scores the network's own labels.
         num_classes: Number of classes.
-        workers: Photos that are refined at a time.
+        pool: Who does it.
         guides: Files of the photos whose edges are followed; None is their own.
     """
-    threads = crf is None or crf.releases_lock
-    pool: WorkerPool[Task, PhotoCounts] = WorkerPool(_count, workers, threads)
     found: list[PhotoCounts] = []
-    try:
-        for path, guide in zip(paths, guides or paths, strict=True):
-            found += pool.submit(Task(path, crf, num_classes, guide))
-        found += pool.drain()
-    finally:
-        pool.close()
+    for path, guide in zip(paths, guides or paths, strict=True):
+        found += pool.submit(Task(path, crf, num_classes, guide))
+    found += pool.drain()
     return stacked(found)
 
 
@@ -95,7 +100,7 @@ class Search:
         background: Train id of the background, or None.
         known: File of the trials, one JSON a line; made if it is new.
         objective: One of `OBJECTIVES`.
-        workers: Photos that are refined at a time.
+        pool: Who scores the photos.
     """
 
     def __init__(
@@ -106,53 +111,58 @@ class Search:
         background: int | None,
         known: Path,
         objective: str,
-        workers: int,
+        pool: Pool,
     ) -> None:
         self.crf, self.paths, self.num_classes = crf, paths, num_classes
         self.background, self.known, self.objective = background, known, objective
-        self.workers = workers
+        self.pool = pool
         self.trials = {trial.point: trial for trial in _read(known)}
         if known.exists() and not known.read_bytes().endswith(b"\n"):
             known.write_bytes(known.read_bytes() + b"\n")  # a killed process's half a line
-        self.told: Callable[[Trial, Trial], None] = lambda trial, best: None
+        self.best: Trial | None = None  # of the points that this search came by
+        self.told: Callable[[Trial, Trial | None], None] = lambda trial, best: None
 
     def at(self, point: Point) -> DenseCRF:
         """The CRF of a point."""
-        return replace(self.crf, **dict(zip(SEARCHED, point, strict=True)))
+        fields: dict[str, Any] = dict(zip(SEARCHED, point, strict=True))
+        return replace(self.crf, **fields)
 
     def score(self, point: Point | None) -> Trial:
         """Score a point, or find it among the trials."""
         if point not in self.trials:
             crf = None if point is None else self.at(point)
-            totals = count_all(self.paths, crf, self.num_classes, self.workers)
+            totals = count_all(self.paths, crf, self.num_classes, self.pool)
             scores = measures(summed(totals), self.background)
             trial = Trial(point, {name: scores[name] for name in OBJECTIVES})
             with self.known.open("a") as file:
                 file.write(json.dumps(trial._asdict()) + "\n")
             self.trials[point] = trial
-        self.told(self.trials[point], self.best)
-        return self.trials[point]
-
-    @property
-    def best(self) -> Trial:
-        """The best point so far; of equal ones the first."""
-        points = [trial for trial in self.trials.values() if trial.point is not None]
-        return max(points or self.trials.values(), key=self._value)
+        trial = self.trials[point]
+        if point is not None and (self.best is None or self._value(trial) > self._value(self.best)):
+            self.best = trial
+        self.told(trial, self.best)
+        return trial
 
     def _value(self, trial: Trial) -> float:
         value = trial.scores[self.objective]
         return -math.inf if math.isnan(value) else value
 
     def grid(self, reference_size: int) -> None:
-        """Coarse to fine, as DeepLab does: a grid, then steps around its best while they help."""
+        """Coarse to fine, as DeepLab does: a grid, then steps around its best while they help.
+
+        What was tried before is looked up, in the same order: stopped anywhere, a search goes the
+        same way again.
+        """
         scale = reference_size / PASCAL_SIDE
         for weight, px, levels in itertools.product(*COARSE):
             self.score((weight, round(px * scale, 2), levels))
         for step in STEPS:
             centre = None
-            while centre != self.best.point:
-                centre = self.best.point
-                for point in _around(centre, step):
+            while centre != self.best:
+                centre = self.best
+                assert centre is not None
+                assert centre.point is not None
+                for point in around(centre.point, step):
                     self.score(point)
 
     def optuna(self, reference_size: int, trials: int, seed: int) -> None:
@@ -176,18 +186,18 @@ class Search:
         scales = (1.0, scale, 1.0)
 
         def objective(trial: "optuna.Trial") -> float:
-            point = tuple(
+            weight, px, levels = (
                 round(trial.suggest_float(name, by * min(row) / 2, by * max(row) * 2, log=True), 4)
                 for name, row, by in zip(SEARCHED, COARSE, scales, strict=True)
             )
-            return self._value(self.score(point))
+            return self._value(self.score((weight, px, levels)))
 
         # The sampler is seeded: resumed, it asks for the same points, which are known by then.
         study.optimize(objective, n_trials=trials)
 
 
-def _around(centre: Point | None, step: float) -> Iterator[Point]:
-    assert centre is not None
+def around(centre: Point, step: float) -> Iterator[Point]:
+    """A point's neighbours: each coordinate by a factor smaller and larger."""
     for axis in range(len(centre)):
         for factor in (1 / step, step):
             point = list(centre)

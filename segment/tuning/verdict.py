@@ -12,7 +12,7 @@ from segment.metrics import Totals
 WORDS = {
     1: "refine",
     -1: "do not refine",
-    0: "no difference that so many photos could show",
+    0: "no difference that these photos could show",
 }
 NAMES = {"miou": "mean IoU", "boundary_f1": "boundary F1", "trimap_miou": "mean IoU within 4 px"}
 
@@ -71,14 +71,17 @@ def interval(difference: Difference) -> str:
     """A difference with its interval, for reading."""
     if math.isnan(difference.value):
         return "not seen"
+    if math.isnan(difference.low):
+        return f"{difference.value:+.3f} (too few photos for an interval)"
     return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 
-def verdict(objective: str, difference: Difference, photos: int) -> str:
+def verdict(objective: str, difference: Difference, photos: int, blocks: int) -> str:
     """One sentence."""
+    of = f"{photos} photos" + (f" in {blocks} blocks" if blocks < photos else "")
     return (
-        f"Verdict: {WORDS[difference.verdict]} ({NAMES[objective]} "
-        f"{interval(difference)}, 95 % interval over {photos} photos that tuned nothing)."
+        f"Verdict: {WORDS[difference.verdict]} ({NAMES[objective]} {interval(difference)}, 95 % "
+        f"interval, {of} that tuned nothing)."
     )
 
 

@@ -98,6 +98,10 @@ def test_large_weights_do_not_overflow(weight) -> None:
     theirs, ours = (DenseCRF(**fields, backend=b)(photo, p) for b in ("pydensecrf", "native"))
     assert torch.isfinite(ours).all()
     assert (theirs.argmax(0) == ours.argmax(0)).float().mean() >= 0.999
+    costly = (1 - np.eye(5)).tolist()  # Potts written out: every score is far below 0
+    dear = DenseCRF(**fields, backend="native", compatibility=costly)(photo, p)
+    torch.testing.assert_close(dear.sum(0), torch.ones(90, 100))
+    assert (theirs.argmax(0) == dear.argmax(0)).float().mean() >= 0.999
     repelling = [[0.0 if a == b else -1.0 for a in range(5)] for b in range(5)]
     low = DenseCRF(**fields, backend="native", compatibility=repelling)(photo, p)
     theirs = DenseCRF(**fields, backend="pydensecrf", compatibility=repelling)(photo, p)

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from segment.bootstrap import measures, summed
 from segment.crf import DenseCRF
 from segment.tuning import search as module
-from segment.tuning.cache import Cache, Example, compact, read_example, restored
+from segment.tuning.cache import Cache, Example, Grid, compact, read_example, restored
 from segment.tuning.gradient import learn
-from segment.tuning.search import Search, count_all
+from segment.tuning.search import Search, around, pool_for
 from segment.tuning.verdict import falling, halves
 
 CRF = DenseCRF(iterations=3, reference_size=60)
@@ -23,10 +23,20 @@ def write_example(path: Path, example: Example) -> None:
     np.savez(
         path,
         scores=torch.from_numpy(example.probabilities).log().half().numpy(),
-        size=np.array(example.truth.shape),
+        grid=np.array([1, 1]),
+        maps=np.array(example.truth.shape),
         photo=example.photo,
         truth=example.truth,
+        size=np.array(example.size),
     )
+
+
+def count_all(paths, crf, num_classes, workers, guides=None):
+    pool = pool_for(CRF, workers)
+    try:
+        return module.count_all(paths, crf, num_classes, pool, guides)
+    finally:
+        pool.close()
 
 
 @pytest.fixture(scope="session")
@@ -45,26 +55,32 @@ def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
         inside = 1 / (1 + np.exp(-score))
         maps = np.stack([1 - inside, inside]).astype(np.float32)
         paths.append(root / f"{number}.npz")
-        write_example(paths[-1], Example(photo.astype(np.uint8), maps, truth))
+        write_example(paths[-1], Example(photo.astype(np.uint8), maps, truth, (50, 60)))
     return paths
 
 
-def test_scores_on_a_coarse_grid_are_kept_as_such() -> None:
-    logits = 3 * torch.randn(5, 9, 12, generator=torch.Generator().manual_seed(0))
-    fine = F.interpolate(logits[None], (72, 96), mode="bilinear", align_corners=False)[0]
-    kept = compact(fine.softmax(0))
-    assert kept.shape == (5, 9, 12)
+@pytest.mark.parametrize(
+    ("size", "corner"), [((72, 96), 0), ((65, 97), 1), ((70, 91), 0), ((60, 91), 1)]
+)
+def test_scores_on_a_coarse_grid_are_kept_as_such(size: tuple[int, int], corner: int) -> None:
+    """Networks of stride 8 pad photos, interpolate as torch does, and crop."""
+    grid = [-(-(side - corner) // 8) + corner for side in size]
+    logits = 3 * torch.randn(5, *grid, generator=torch.Generator().manual_seed(0))
+    padded = [8 * (n - corner) + corner for n in grid]
+    fine = F.interpolate(logits[None], padded, mode="bilinear", align_corners=bool(corner))[0]
+    fine = fine[:, : size[0], : size[1]].softmax(0)
+    kept, found = compact(fine)
+    assert found == Grid(8, corner)
+    assert kept.shape == (5, *grid)
     assert kept.dtype == torch.float16
-    again = restored(kept.float(), (72, 96))
-    torch.testing.assert_close(again, fine.softmax(0), atol=0.02, rtol=0)
-    assert (again.argmax(0) == fine.argmax(0)).float().mean() >= 0.999
+    torch.testing.assert_close(restored(kept, found, size), fine, atol=0.02, rtol=0)
 
 
 def test_scores_that_a_coarse_grid_would_lose_are_kept_whole() -> None:
     noise = torch.randn(5, 72, 96, generator=torch.Generator().manual_seed(1)).softmax(0)
-    kept = compact(noise)
-    assert kept.shape == (5, 72, 96)
-    torch.testing.assert_close(restored(kept.float(), (72, 96)), noise, atol=2e-3, rtol=0)
+    kept, grid = compact(noise)
+    assert grid == Grid(1, 1)
+    torch.testing.assert_close(restored(kept, grid, (72, 96)), noise, atol=2e-3, rtol=0)
 
 
 def test_a_cache_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -81,34 +97,42 @@ def test_a_damaged_answer_is_refused(examples: list[Path], tmp_path: Path) -> No
         read_example(path)
 
 
-def test_the_grid_finds_what_helps_and_never_tries_twice(
-    examples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def searched(paths: list[Path], known: Path) -> Search:
+    search = Search(CRF, paths, 2, 0, known, "miou", pool_for(CRF, 0))
+    search.score(None)
+    search.grid(60)
+    return search
+
+
+def test_the_grid_finds_what_helps_and_stops_where_no_step_does(
+    examples: list[Path], tmp_path: Path
 ) -> None:
     known = tmp_path / "trials.jsonl"
-    search = Search(CRF, examples, 2, 0, known, "miou", workers=0)
-    raw = search.score(None)
-    told = []
-    search.told = lambda trial, best: told.append((trial, best))
-    search.grid(60)
-    assert search.best.scores["miou"] > raw.scores["miou"] + 0.1
-    assert len(known.read_text().splitlines()) == len(search.trials) == len(set(search.trials))
-    coarse = [t for t in search.trials.values() if t.point and t.point[0] in (3, 5, 10)][:27]
-    assert search.best.scores["miou"] >= max(t.scores["miou"] for t in coarse)
-    # Neighbours at the finest step are no better: that is when it stops.
-    best = search.best
-    assert all(trial.scores["miou"] <= best.scores["miou"] for trial, _ in told)
+    search = searched(examples, known)
+    raw, best = search.trials[None], search.best
+    assert best is not None
+    assert best.point is not None
+    assert best.scores["miou"] > raw.scores["miou"] + 0.1
+    assert len(known.read_text().splitlines()) == len(search.trials)
+    for neighbour in around(best.point, module.STEPS[-1]):
+        assert search.trials[neighbour].scores["miou"] <= best.scores["miou"]
 
-    # As after a kill: half a line at the end, and one trial lost.
+
+@pytest.mark.parametrize("kept", [0, 1, 20, 30, -2])
+def test_a_search_that_was_stopped_goes_the_same_way(
+    examples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    known = tmp_path / "trials.jsonl"
+    whole = searched(examples[:2], known)
     lines = known.read_text().splitlines()
-    known.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:9])
+    known.write_text("\n".join([*lines[:kept], lines[kept][:9]]))  # as after a kill
     counted = []
     real = module.count_all
     monkeypatch.setattr(module, "count_all", lambda *a: counted.append(a[1]) or real(*a))
-    again = Search(CRF, examples, 2, 0, known, "miou", workers=0)
-    again.score(None)
-    again.grid(60)
-    assert len(counted) == 1
-    assert again.best == best
+    again = searched(examples[:2], known)
+    assert len(counted) == len(lines) - len(lines[:kept])
+    assert again.best == whole.best
+    assert again.trials.keys() == whole.trials.keys()
 
 
 def test_workers_change_nothing(examples: list[Path]) -> None:
@@ -130,7 +154,7 @@ def test_optuna_is_seeded_and_resumes(examples: list[Path], tmp_path: Path) -> N
     for folder in ("a", "b"):
         (tmp_path / folder).mkdir()
         known = tmp_path / folder / "trials.jsonl"
-        search = Search(CRF, examples[:2], 2, 0, known, "miou", workers=0)
+        search = Search(CRF, examples[:2], 2, 0, known, "miou", pool_for(CRF, 0))
         search.optuna(60, trials=6, seed=1)
         found.append([json.loads(line)["point"] for line in known.read_text().splitlines()])
     assert found[0] == found[1]
@@ -148,6 +172,17 @@ def test_learnt_weights_beat_those_it_started_from(examples: list[Path]) -> None
     assert after > before + 0.05
     assert learnt.reference_size == 60
     assert learnt.bilateral_width_px == weak.bilateral_width_px
+
+
+def test_widths_are_those_of_the_photo_s_own_size(tmp_path: Path, examples: list[Path]) -> None:
+    """A photo of twice the size was reduced to this one: its CRF's widths shrink along."""
+    with np.load(examples[0]) as file:
+        np.savez(tmp_path / "large.npz", **{**file, "size": np.array([100, 120])})
+    crf = DenseCRF(iterations=2, bilateral_width_px=40.0, position_width_px=4.0, max_side=60)
+    half = DenseCRF(iterations=2, bilateral_width_px=20.0, position_width_px=2.0, max_side=60)
+    large = count_all([tmp_path / "large.npz"], crf, 2, 0).calibration  # has the probabilities
+    assert np.array_equal(large, count_all(examples[:1], half, 2, 0).calibration)
+    assert not np.array_equal(large, count_all(examples[:1], crf, 2, 0).calibration)
 
 
 def test_halves_share_no_block() -> None:

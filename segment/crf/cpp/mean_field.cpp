@@ -85,7 +85,8 @@ class MeanField {
         width_(width),
         settings_(settings),
         passes_(choose(settings.instruction_set)),
-        team_(std::max(1, std::min(settings.threads, (height * width + 4095) / 4096))),
+        team_(std::max(1, std::min(settings.threads, static_cast<int>(
+              (static_cast<size_t>(height) * width + 4095) / 4096)))),
         across_((width + kTile - 1) / kTile),
         down_((height + kTile - 1) / kTile) {
     if (classes > kMostClasses) throw std::invalid_argument("too many classes");
