@@ -26,8 +26,8 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# A stamp file per kind of installation; it is older than setup.cfg only when that has changed.
-$(VENV)/.installed: setup.cfg pyproject.toml
+# A stamp file per kind of installation; it is older than its sources only when one has changed.
+$(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard segment/crf/cpp/*)
 	@echo "== installing into $(VENV) (a few minutes and about 6 GB the first time)"
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or 3.12 is needed, this is " + sys.version.split()[0] + "; try make PYTHON=python3.12") if not (3, 11) <= sys.version_info < (3, 13) else 0'
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)

@@ -19,27 +19,15 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from segment.bootstrap import measures, stacked, summed
 from segment.crf import DenseCRF
 from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
 from segment.labels import labels_of
-from segment.metrics import PhotoCounts, Totals, count_photo, scores_from_totals
+from segment.metrics import PhotoCounts, Totals, count_photo
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, config_of
 from segment.scoring import refine
-
-
-def stacked(counts: list[PhotoCounts]) -> Totals:
-    """One row per photo in each field."""
-    totals = [Totals.of(one) for one in counts]
-    return Totals(*(np.stack(field) for field in zip(*totals, strict=True)))
-
-
-def scores(totals: Totals, drawn: np.ndarray, background: int | None) -> tuple[float, float]:
-    """Boundary F1 and mIoU of a resample of the photos."""
-    summed = Totals(*(np.tensordot(drawn, field, 1) for field in totals))
-    found = scores_from_totals(summed, background)
-    return found["boundary_f1"] or 0.0, found["miou"] or 0.0
 
 
 def control_counts(run: Path) -> list[PhotoCounts]:
@@ -77,27 +65,32 @@ def main() -> None:
         with gzip.open(run / "per_photo.jsonl.gz", "rt") as file:
             lines = [json.loads(line) for line in file]
         for kind in ("raw", "refined"):
-            sets[kind].append(stacked([PhotoCounts.from_json(line[kind]) for line in lines]))
+            sets[kind].append(stacked(PhotoCounts.from_json(line[kind]) for line in lines))
         sets["another photo"].append(stacked(control_counts(run)))
         for kind, totals in sets.items():
-            photos = len(totals[-1].confusion)
-            f1, miou = scores(totals[-1], np.ones(photos, int), background)
-            print(f"{run.name} {kind:14} boundary F1 {f1:.4f}  mIoU {miou:.4f}")
+            found = measures(summed(totals[-1]), background)
+            print(
+                f"{run.name} {kind:14} boundary F1 {found['boundary_f1']:.4f}  "
+                f"mIoU {found['miou']:.4f}"
+            )
     photos = len(sets["raw"][0].confusion)
     generator = np.random.default_rng(0)
     draws = generator.multinomial(photos, np.full(photos, 1 / photos), size=options.resamples)
     for kind in ("refined", "another photo"):
-        for place, name in enumerate(("boundary F1", "mIoU")):
+        for measure in ("boundary_f1", "miou"):
 
-            def gain(drawn: np.ndarray, kind: str = kind, place: int = place) -> float:
+            def gain(drawn: np.ndarray | None, kind: str = kind, name: str = measure) -> float:
                 return float(np.mean([
-                    scores(ours, drawn, background)[place] - scores(raw, drawn, background)[place]
+                    measures(summed(ours, drawn), background)[name]
+                    - measures(summed(raw, drawn), background)[name]
                     for ours, raw in zip(sets[kind], sets["raw"], strict=True)
                 ]))  # fmt: skip
 
             low, high = np.quantile([gain(drawn) for drawn in draws], [0.025, 0.975])
-            mean = gain(np.ones(photos, int))
-            print(f"{kind} - raw, {name}: {mean:+.4f} (95 % interval {low:+.4f} to {high:+.4f})")
+            print(
+                f"{kind} - raw, {measure}: {gain(None):+.4f} (95 % interval {low:+.4f} to "
+                f"{high:+.4f})"
+            )
 
 
 if __name__ == "__main__":

@@ -145,7 +145,7 @@ class SegmentCLI(LightningCLI):
         if not any(re.match(r"(-c|--config|-h|--help)(=|$)", word) for word in args):
             stop(
                 "no run given; name one, for instance --run runs/smoke/2026-01-31_12-00-00."
-                if self.verb == "evaluate"
+                if self.verb != "fit"
                 else "no experiment given; name one, for instance --config experiments/smoke.yaml."
             )
         check_files(args, {action.dest.split(".")[0] for action in parser._actions})
@@ -211,7 +211,7 @@ class SegmentCLI(LightningCLI):
         if self.config.trainer.sync_batchnorm:
             kwargs["plugins"].append(SyncBatchNorms())
             kwargs["sync_batchnorm"] = False  # Lightning's own loses activations
-        if self.verb == "evaluate" or self.config.trainer.logger in (True, None):
+        if self.verb != "fit" or self.config.trainer.logger in (True, None):
             # The log is the training's; and Lightning's default advises to install two packages.
             kwargs["logger"] = False
         trainer = super().instantiate_trainer(**kwargs)

@@ -199,7 +199,7 @@ def _named_files(args: Sequence[str]) -> list[Path]:
 def refuse_model(args: Sequence[str], verb: str) -> None:
     """Say that a run's model stays what it is, by words or by a file after the run's own."""
     remedies = {
-        "evaluate": "a checkpoint says itself what its model is; replace single arguments, such as "
+        "run": "a checkpoint says itself what its model is; replace single arguments, such as "
         "test_flip, with --init_args, or leave this out",
         "fit": "a resumed run goes on with its model, optimizer and rates; leave this out, or "
         "start a new run from its weights with --model.init_args.weights",
@@ -207,7 +207,7 @@ def refuse_model(args: Sequence[str], verb: str) -> None:
     given = [word for word in args if re.match(r"--model([.=]|$)", word)]
     given += [f"{path}: model" for path in _named_files(args)[1:] if "model" in read_yaml(path)]
     if given:
-        stop(f"{given[0]}: {remedies[verb]}.")
+        stop(f"{given[0]}: {remedies['fit' if verb == 'fit' else 'run']}.")
 
 
 class SegmentParser(LightningArgumentParser):

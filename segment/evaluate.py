@@ -38,7 +38,7 @@ def _arguments(parser: jsonargparse.ArgumentParser) -> None:
         help="Folder to write to; null: the run's, or evaluations/<time> in it if it has scores.",
     )
     parser.add_argument(
-        "--score_workers", type=int | None, help="Processes for the CRF; null: half the cores."
+        "--score_workers", type=int | None, help="Photos refined at a time; null: half the cores."
     )
 
 

@@ -15,12 +15,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from segment.cost import multiply_adds, peak_memory_mb, training_cost
 from segment.crf import DenseCRF
+from segment.crf.pool import WorkerPool
 from segment.data.datamodule import TrashDataModule
 from segment.files import write_json
 from segment.labels import labels_of
 from segment.metrics import SegmentationScores
 from segment.modules import SegmentationModule
-from segment.scoring import Job, Scored, WorkerPool, at_most, default_workers, score
+from segment.scoring import Job, Scored, at_most, default_workers, score
 from segment.seeds import run_seed
 from segment.versions import git_state, versions
 
@@ -40,7 +41,7 @@ class Evaluation(Callback):
         checkpoint: Path of the checkpoint that is scored.
         split: `val`, `test` or `train`.
         crf: The refinement, or None.
-        workers: Worker processes for CRF and counting; None takes half the cores.
+        workers: Photos that are refined and counted at a time; None is half the cores.
         init_args: What replaced the model's own arguments.
     """
 
@@ -79,12 +80,14 @@ class Evaluation(Callback):
         self.scores = {
             kind: SegmentationScores(*shape) for kind in ("raw", *(["refined"] if self.crf else []))
         }
+        threads = self.crf is None or self.crf.releases_lock
         workers = self.workers
         if workers is None:
-            # A few photos are done before a worker has started.
-            workers = 0 if len(self.coco.photos) < 8 else default_workers(trainer.world_size)
+            # A few photos are done before a process has started.
+            few = len(self.coco.photos) < 8 and not threads
+            workers = 0 if few else default_workers(trainer.world_size)
         self.out.mkdir(parents=True, exist_ok=True)
-        self.pool: WorkerPool[Job, Scored] = WorkerPool(score, workers)
+        self.pool: WorkerPool[Job, Scored] = WorkerPool(score, workers, threads)
         self.part = self.out / f".per_photo.{trainer.global_rank}.part"
         self.part_file = self.part.open("w")
         self.crf_seconds: list[float] = []

@@ -24,6 +24,7 @@ from tqdm import tqdm
 from segment.cli import named_run
 from segment.cli_errors import SegmentParser, user_errors
 from segment.crf import DenseCRF
+from segment.crf.pool import WorkerPool
 from segment.data.photos import read_photo
 from segment.interrupt import stopped
 from segment.modules.loading import load_checkpoint
@@ -36,7 +37,7 @@ from segment.prediction import (
     write_prediction,
 )
 from segment.runs import checkpoint_of, hold, read_config
-from segment.scoring import WorkerPool, at_most, default_workers
+from segment.scoring import at_most, default_workers
 
 
 def _arguments() -> jsonargparse.ArgumentParser:
@@ -63,7 +64,9 @@ def _arguments() -> jsonargparse.ArgumentParser:
         help="Arguments of the model to replace, such as '{output_stride: 8, test_flip: true}'.",
     )
     parser.add_argument("--device", type=str | None, help="cpu, cuda, mps; null: the fastest.")
-    parser.add_argument("--workers", type=int | None, help="Processes for the CRF; null: some.")
+    parser.add_argument(
+        "--workers", type=int | None, help="Photos refined at a time; null: half the cores."
+    )
     return parser
 
 
@@ -96,10 +99,12 @@ def predict(args: Sequence[str]) -> None:
     if module.taxonomy is None:
         raise ValueError(f"{config.run}: the checkpoint names no classes; train with `fit`.")
     taxonomy = module.taxonomy
+    threads = crf is not None and crf.releases_lock
     workers = config.workers
     if workers is None:
         # Without a CRF there is little to do, and native-size maps are too large to queue.
-        workers = 0 if crf is None or len(photos) < 4 else default_workers()
+        few = crf is None or (len(photos) < 4 and not threads)
+        workers = 0 if few else default_workers()
 
     unread: list[str] = []
 
@@ -128,7 +133,7 @@ def predict(args: Sequence[str]) -> None:
             )
 
     hold(out)
-    pool: WorkerPool[Job, Predicted] = WorkerPool(write_prediction, workers)
+    pool: WorkerPool[Job, Predicted] = WorkerPool(write_prediction, workers, threads)
     done: list[Predicted] = []
     try:
         for job in jobs():

@@ -76,13 +76,13 @@ def write_prediction(job: Job) -> Predicted:
     ids = labels.ids.numpy()
     write_labels(job.out / "labels" / f"{job.source.name}.png", ids)
     colors = np.array(job.taxonomy.colors, np.uint8)
-    _write(job.out / "overlays" / f"{job.source.name}.jpg", overlay(job.image, ids, colors))
+    write_image(job.out / "overlays" / f"{job.source.name}.jpg", overlay(job.image, ids, colors))
     if job.heat_maps:
         for name, values in zip(job.taxonomy.classes, probabilities, strict=True):
             heat = cv2.applyColorMap((values * 255).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
             heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
             word = re.sub(r"[^\w -]", "_", name)  # a class name is no path
-            _write(job.out / "heat_maps" / f"{job.source.name}.{word}.png", heat[..., ::-1])
+            write_image(job.out / "heat_maps" / f"{job.source.name}.{word}.png", heat[..., ::-1])
     if job.save_probabilities:
         path = job.out / "probabilities" / f"{job.source.name}.npz"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,12 @@ def overlay(
     return np.where(tint.any(-1, keepdims=True), mixed, image)
 
 
-def _write(path: Path, image: np.ndarray) -> None:
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """An RGB picture, uint8 (H, W, 3), in the format of the file's ending.
+
+    Raises:
+        ValueError: The file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1])):
         raise ValueError(f"{path}: cannot be written; is the disk full or the folder protected?")

@@ -1,20 +1,13 @@
 """One photo's probabilities -> labels, refined labels, counts, label PNGs.
 
-Pure functions of one photo, run by worker processes while the network goes on with the next:
-the CRF and the distance maps of the boundary scores take longer than the network itself, and
-pydensecrf holds Python's lock.
+Pure functions of one photo, run by workers while the network goes on with the next: the CRF and
+the distance maps of the boundary scores may take longer than the network itself.
 """
 
-import multiprocessing
 import os
-import signal
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import cv2
 import numpy as np
@@ -32,6 +25,14 @@ def at_most(maps: Tensor, size: tuple[int, int]) -> Tensor:
     if maps.shape[1] <= size[0] and maps.shape[2] <= size[1]:
         return maps
     return resize_maps(maps, size)
+
+
+def at_size(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Probability maps (C, h, w) at another size, each pixel's sum 1."""
+    if maps.shape[1:] == size:
+        return maps
+    maps = resize_maps(maps, size)
+    return maps.div_(maps.sum(0))
 
 
 def refine(
@@ -53,10 +54,7 @@ def refine(
     if size != (height, width):
         small = resize_maps(photo.permute(2, 0, 1).float(), size)
         photo = small.round().to(torch.uint8).permute(1, 2, 0)
-    probabilities = torch.from_numpy(maps)
-    if probabilities.shape[1:] != size:
-        probabilities = resize_maps(probabilities, size)
-        probabilities /= probabilities.sum(0)
+    probabilities = at_size(torch.from_numpy(maps), size)
     start = time.perf_counter()
     refined = crf.at_working_size(height, width)(photo, probabilities)
     return refined.numpy(), time.perf_counter() - start
@@ -136,53 +134,6 @@ def write_labels(path: Path, ids: NDArray[np.uint8]) -> None:
         path.write_bytes(data.tobytes())
     except OSError as error:
         raise ValueError(f"{path}: cannot write the labels ({error.strerror}).") from error
-
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
-
-
-class WorkerPool(Generic[Task, Result]):
-    """Runs a function of one photo in worker processes, in order, with a bounded backlog.
-
-    Args:
-        function: Importable by name, of one task.
-        workers: Number of processes; 0 runs in this one.
-    """
-
-    def __init__(self, function: Callable[[Task], Result], workers: int) -> None:
-        if workers < 0:
-            raise ValueError(f"workers is {workers}; give 0 or more processes.")
-        self.function, self.workers = function, workers
-        self.pending: deque[Future[Result]] = deque()
-        # A fresh process, not a fork: a fork would inherit locks held by torch's threads.
-        context = multiprocessing.get_context("spawn")
-        self.pool = ProcessPoolExecutor(workers, context, _start_worker) if workers else None
-
-    def submit(self, task: Task) -> Iterator[Result]:
-        """Hand in a task; yields the results that are due, oldest first."""
-        if self.pool is None:
-            yield self.function(task)
-            return
-        self.pending.append(self.pool.submit(self.function, task))
-        while len(self.pending) > self.workers + 1:
-            yield self.pending.popleft().result()
-
-    def drain(self) -> Iterator[Result]:
-        """Yield what is still under way."""
-        while self.pending:
-            yield self.pending.popleft().result()
-
-    def close(self) -> None:
-        """End the processes, also with tasks under way."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the main process ends them
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
 
 
 def default_workers(processes: int = 1) -> int:

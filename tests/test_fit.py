@@ -55,7 +55,7 @@ def test_evaluation_json_has_what_its_readers_need(evaluation: dict) -> None:
     assert evaluation["raw"].keys() >= SCORES
     assert evaluation["refined"].keys() >= SCORES
     assert evaluation["crf"]["parameters"]["iterations"] == 2
-    assert evaluation["crf"]["backend"] == "pydensecrf"
+    assert evaluation["crf"]["backend"] == "native"
     assert evaluation["cost"]["parameters"] == _parameters()
     assert evaluation["cost"]["seconds_per_photo_forward"] > 0
     assert evaluation["seed"] == 1

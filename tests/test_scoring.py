@@ -11,9 +11,10 @@ from torch.nn import functional as F
 
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
+from segment.crf.pool import WorkerPool
 from segment.labels import labels_of
 from segment.runs import checkpoint_of
-from segment.scoring import Job, WorkerPool, refine, score
+from segment.scoring import Job, refine, score
 
 
 def maps(*shape: int) -> np.ndarray:
@@ -79,11 +80,12 @@ def ids_of(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return labels_of(torch.from_numpy(probabilities), size).ids.numpy()
 
 
-def test_workers_give_what_one_process_gives_in_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [True, False])
+def test_workers_give_what_one_process_gives_in_order(tmp_path: Path, threads: bool) -> None:
     crf = DenseCRF(iterations=1)
     results = {}
     for workers in (0, 2):
-        pool = WorkerPool(score, workers)
+        pool = WorkerPool(score, workers, threads)
         found = []
         for number in range(6):
             found += pool.submit(job(tmp_path / str(workers), number, crf))
@@ -116,7 +118,7 @@ def refuse_or_die(number: int) -> None:
 def test_what_a_worker_refuses_reaches_the_user(
     number: int, words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pool = WorkerPool(refuse_or_die, 1)
+    pool = WorkerPool(refuse_or_die, 1, threads=False)
     with pytest.raises(SystemExit) as stopped:
         user_errors(lambda: [*pool.submit(number), *pool.drain()])
     pool.close()
@@ -126,7 +128,7 @@ def test_what_a_worker_refuses_reaches_the_user(
 
 def test_a_negative_number_of_workers_is_refused() -> None:
     with pytest.raises(ValueError, match="workers is -1; give 0 or more"):
-        WorkerPool(score, -1)
+        WorkerPool(score, -1, threads=True)
 
 
 def test_without_a_crf_only_raw_labels_are_scored(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Fully connected CRF that sharpens a network's class probabilities along the photo's edges."""
 
-from segment.crf.dense import DenseCRF, resize_maps
+from segment.crf.arrays import resize_maps
+from segment.crf.dense import DenseCRF
+from segment.crf.layer import CRFLayer
 from segment.crf.presets import PRESETS
 
-__all__ = ["PRESETS", "DenseCRF", "resize_maps"]
+__all__ = ["PRESETS", "CRFLayer", "DenseCRF", "resize_maps"]

@@ -8,26 +8,26 @@ Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully
 
 from __future__ import annotations
 
-import multiprocessing
+import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from segment.crf import exact, pydensecrf
-from segment.crf.guard import check, finite, symmetric, whole
+from segment.crf import exact, layer, native, pydensecrf
+from segment.crf.arrays import Array, device_of, resized, restorer
+from segment.crf.guard import check, check_settings, whole
+from segment.crf.pool import WorkerPool
 from segment.crf.presets import PRESETS
 
-Array = np.ndarray | Tensor
 Normalization = Literal["symmetric", "after", "before", "none"]
-Backend = Literal["auto", "exact", "pydensecrf"]
+Backend = Literal["auto", "native", "pydensecrf", "torch", "exact"]
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,20 @@ class DenseCRF:
             on it. weight * mu is what goes to pydensecrf as its two-dimensional `compat`, sign
             unchanged: that is an energy, while its number w and its vector are rewards.
         clip: Probabilities below this are raised to it before -log, in [1e-30, 1).
-        backend: `pydensecrf` approximates the kernels in linear time, `exact` sums over all pairs
-            (10,000 pixels at most), `auto` is `pydensecrf`.
+        backend: `native` approximates the kernels in linear time, `pydensecrf` likewise but slower,
+            `torch` likewise on the probabilities' own device (`CRFLayer` has its gradient), `exact`
+            sums over all pairs (10,000 pixels at most); `auto` is `native` where it was built, else
+            `pydensecrf`.
         max_side: A photo with a longer side than this, in pixels, is refined at this size and the
             result is upsampled bilinearly; both pixel widths shrink along. None refines at full
             size.
+        reference_size: The longer side, in pixels, of the photos that both widths in pixels are
+            for; they are rescaled to that of each photo. None takes them as they are.
+        leave_out_below: Classes whose probability stays below this in the whole photo, and which no
+            pixel is labelled, are left out and get 0, so that time follows the classes present. 0
+            leaves none out.
+        keep_classes: Train ids whose pixels keep their probabilities: those that the input or the
+            result labels so. Such a class's IoU stays what it was.
         tuned_on: sha256 of the annotation file whose photos chose these parameters, so that
             scores on the same photos can say so.
 
@@ -76,33 +85,14 @@ class DenseCRF:
     clip: float = 1e-5
     backend: Backend = "auto"
     max_side: int | None = 1280
+    reference_size: int | None = None
+    leave_out_below: float = 0.0
+    keep_classes: list[int] | None = None
     tuned_on: str | None = None
 
     def __post_init__(self) -> None:
-        self._require("iterations", whole(self.iterations, 0), "a whole number, 0 or more")
-        for name in ("position_width_px", "bilateral_width_px", "bilateral_width_levels"):
-            width = getattr(self, name)
-            # The lattice counts in widths, and its counts must fit into 32 bits.
-            self._require(name, finite(width) and width >= 1e-4, "a finite number from 0.0001 on")
-        for name in ("position_weight", "bilateral_weight"):
-            weight = getattr(self, name)
-            self._require(
-                name, finite(weight) and weight >= 0, "finite and 0 or more (0 switches it off)"
-            )
-        for name, choices in (("normalization", Normalization), ("backend", Backend)):
-            allowed = get_args(choices)
-            self._require(name, getattr(self, name) in allowed, f"one of {', '.join(allowed)}")
-        # Below 1e-30 a float32 underflows; -log of it would be infinite.
-        self._require("clip", finite(self.clip) and 1e-30 <= self.clip < 1, "in [1e-30, 1)")
-        ok = self.max_side is None or whole(self.max_side, 1)
-        self._require("max_side", ok, "a whole number of pixels, 1 or more, or null")
-        if self.compatibility is not None:
-            ok = symmetric(self.compatibility)
-            self._require("compatibility", ok, "a symmetric C x C matrix of finite numbers")
-
-    def _require(self, field: str, ok: bool, remedy: str) -> None:
-        if not ok:
-            raise ValueError(f"crf: {field} is {getattr(self, field)!r}; make it {remedy}.")
+        choices = {"normalization": get_args(Normalization), "backend": get_args(Backend)}
+        check_settings(self, choices)
 
     @classmethod
     def preset(cls, name: str, **changes: Any) -> DenseCRF:
@@ -130,7 +120,10 @@ class DenseCRF:
 
     def at_working_size(self, height: int, width: int) -> DenseCRF:
         """The CRF for a photo already reduced from height x width pixels to `working_size`."""
-        return self.scaled(self._scale(height, width))
+        factor = self._scale(height, width)
+        if self.reference_size is not None:
+            factor *= max(height, width) / self.reference_size
+        return replace(self.scaled(factor), reference_size=None)
 
     def check_fits(self, num_classes: int, height: int, width: int) -> None:
         """Refuse photos of this size, in pixels, with this many classes, before there are any.
@@ -154,6 +147,11 @@ class DenseCRF:
                 f"crf: compatibility is for {len(self.compatibility)} classes but the "
                 f"probabilities have {classes}; give it one row and one column for each."
             )
+        if self.keep_classes and max(self.keep_classes) >= classes:
+            raise ValueError(
+                f"crf: keep_classes names train id {max(self.keep_classes)}, but there are "
+                f"{classes} classes, 0 to {classes - 1}; take the CRF that was tuned on these."
+            )
 
     def scaled(self, factor: float) -> DenseCRF:
         """The CRF for a photo resized by this factor: widths are in pixels, so they follow."""
@@ -166,13 +164,25 @@ class DenseCRF:
     @property
     def backend_used(self) -> str:
         """The backend that `auto` stands for here, else the one named."""
-        return "pydensecrf" if self.backend == "auto" else self.backend
+        if self.backend != "auto":
+            return self.backend
+        if native.AVAILABLE:
+            return "native"
+        warnings.warn(native.MISSING, stacklevel=2)  # Python shows it once
+        return "pydensecrf"
+
+    @property
+    def releases_lock(self) -> bool:
+        """Whether threads of Python refine several photos at a time."""
+        return self.backend_used in ("native", "torch")
 
     def _scale(self, height: int, width: int) -> float:
         return 1.0 if self.max_side is None else min(1.0, self.max_side / max(height, width))
 
     def __call__(self, image: Array, probabilities: Array) -> Tensor:
         """Refine the probabilities of one photo, or of N photos one after another.
+
+        The native backend takes as many threads as torch, or one where the caller is a thread.
 
         Args:
             image: The photo before normalization, RGB uint8 (H, W, 3) or (3, H, W), or
@@ -185,20 +195,23 @@ class DenseCRF:
 
         Raises:
             ValueError: One of the two is not what it should be; says what to do.
-            ImportError: pydensecrf is needed and not installed.
+            ImportError: The backend is not installed.
         """
         photos, maps = self._check(image, probabilities)
-        return _restorer(probabilities)(self._refine(photos, maps))
+        several = threading.current_thread() is not threading.main_thread()
+        where = Where(1 if several else torch.get_num_threads(), device_of(probabilities))
+        return restorer(probabilities)(self._refine(photos, maps, where))
 
     def map(self, photos: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Tensor]:
         """Refine many photos in parallel, in order, at most 2 * workers of them in memory.
 
-        Workers are fresh processes, since pydensecrf holds Python's lock; starting one takes
-        seconds, and a script must call this below `if __name__ == "__main__":`.
+        Workers are threads. With `pydensecrf` and `exact`, which hold Python's lock, they are fresh
+        processes: starting one takes seconds, and a script must call this below
+        `if __name__ == "__main__":`.
 
         Args:
             photos: Pairs as `__call__` takes them, read as they are needed.
-            workers: Number of processes; 0 refines in this one.
+            workers: Number of photos that are refined at a time; 0 refines them one by one here.
 
         Returns:
             What `__call__` would give, pair by pair.
@@ -211,24 +224,19 @@ class DenseCRF:
         return self._map(photos, workers) if workers else (self(*pair) for pair in photos)
 
     def _map(self, photos: Iterable[tuple[Array, Array]], workers: int) -> Iterator[Tensor]:
-        spawn = multiprocessing.get_context("spawn")  # a fork would copy CUDA's and torch's state
-        pool = ProcessPoolExecutor(workers, spawn, torch.set_num_threads, (1,))
-        pending: deque[tuple[Callable[[NDArray[np.float32]], Tensor], Future]] = deque()
-
-        def oldest() -> Tensor:
-            restore, future = pending.popleft()
-            return restore(future.result())
-
+        pool: WorkerPool[Job, NDArray[np.float32]] = WorkerPool(_run, workers, self.releases_lock)
+        restorers: deque[Callable[[NDArray[np.float32]], Tensor]] = deque()
         try:
             for image, probabilities in photos:
-                future = pool.submit(self._refine, *self._check(image, probabilities))
-                pending.append((_restorer(probabilities), future))
-                if len(pending) >= 2 * workers:
-                    yield oldest()
-            while pending:
-                yield oldest()
+                where = Where(1, device_of(probabilities))
+                restorers.append(restorer(probabilities))
+                job = Job(self, *self._check(image, probabilities), where)
+                for refined in pool.submit(job):
+                    yield restorers.popleft()(refined)
+            for refined in pool.drain():
+                yield restorers.popleft()(refined)
         finally:  # also where the caller stops early
-            pool.shutdown(cancel_futures=True)
+            pool.close()
 
     def _check(
         self, image: Array, probabilities: Array
@@ -237,28 +245,50 @@ class DenseCRF:
         self._check_classes(maps.shape[1])
         return photos, maps
 
-    def _refine(self, photos: NDArray[np.uint8], maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _refine(
+        self, photos: NDArray[np.uint8], maps: NDArray[np.float32], where: Where
+    ) -> NDArray[np.float32]:
         refined = np.empty(maps.shape, np.float32)
-        for n, (photo, probabilities) in enumerate(zip(photos, maps, strict=True)):
+        for n, (photo, given) in enumerate(zip(photos, maps, strict=True)):
             height, width = photo.shape[:2]
             size = self.working_size(height, width)
-            if size == (height, width):
-                refined[n] = self._mean_field(photo, probabilities)
-                continue
             crf = self.at_working_size(height, width)
-            small = _resize(photo.transpose(2, 0, 1), size).round().astype(np.uint8)
-            q = crf._mean_field(small.transpose(1, 2, 0), _resize(probabilities, size))
+            if size == (height, width):
+                refined[n] = crf._mean_field(photo, given, where)
+                crf._keep(given, refined[n])
+                continue
+            small = resized(photo.transpose(2, 0, 1), size).round().astype(np.uint8)
+            given = resized(given, size)
+            q = crf._mean_field(small.transpose(1, 2, 0), given, where)
+            crf._keep(given, q)
             for map_, out in zip(q, refined[n], strict=True):  # one by one: all are gigabytes
-                out[:] = _resize(map_[None], (height, width))[0]
+                out[:] = resized(map_[None], (height, width))[0]
             refined[n] /= refined[n].sum(axis=0)
         return refined
 
+    def _keep(self, given: NDArray[np.float32], refined: NDArray[np.float32]) -> None:
+        """Give the pixels of `keep_classes` their probabilities back, in place."""
+        if not self.keep_classes:
+            return
+        kept = np.isin(given.argmax(0), self.keep_classes)
+        kept |= np.isin(refined.argmax(0), self.keep_classes)
+        total = given.sum(0)[kept]
+        for own, out in zip(given, refined, strict=True):
+            out[kept] = own[kept] / total
+
     def _mean_field(
-        self, photo: NDArray[np.uint8], probabilities: NDArray[np.float32]
+        self, photo: NDArray[np.uint8], probabilities: NDArray[np.float32], where: Where
     ) -> NDArray[np.float32]:
+        if self.leave_out_below > 0:
+            return self._of_present(photo, probabilities, where)
+        if self.backend_used == "native":
+            return native.mean_field(photo, probabilities, self, where.threads)
         unary = -np.log(np.clip(probabilities, self.clip, 1))
-        backend = exact if self.backend == "exact" else pydensecrf
-        q = backend.mean_field(photo, unary, self)
+        if self.backend == "torch":
+            q = layer.refine(photo, unary, self, where.device)
+        else:
+            backend = exact if self.backend == "exact" else pydensecrf
+            q = backend.mean_field(photo, unary, self)
         total = q.sum(axis=0)
         if not np.isfinite(total).all():
             raise ValueError(
@@ -267,21 +297,39 @@ class DenseCRF:
             )
         return (q / total).astype(np.float32)
 
+    def _of_present(
+        self, photo: NDArray[np.uint8], probabilities: NDArray[np.float32], where: Where
+    ) -> NDArray[np.float32]:
+        """The mean field of the classes that reach `leave_out_below` or are a pixel's best."""
+        reaching = np.flatnonzero(probabilities.max(axis=(1, 2)) >= self.leave_out_below)
+        present = np.union1d(reaching, np.unique(probabilities.argmax(axis=0)))
+        matrix = self.compatibility
+        if matrix is not None:
+            matrix = [[matrix[a][b] for b in present] for a in present]
+        crf = replace(self, leave_out_below=0.0, compatibility=matrix, keep_classes=None)
+        given = probabilities[present]
+        given /= given.sum(axis=0)
+        refined = np.zeros_like(probabilities)
+        refined[present] = crf._mean_field(photo, given, where)
+        return refined
 
-def resize_maps(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps (C, h, w) at another size: averaged over areas to shrink, bilinear to grow."""
-    shrinks = size[0] <= maps.shape[1] and size[1] <= maps.shape[2]
-    if shrinks:
-        return F.interpolate(maps[None], size, mode="area")[0]
-    return F.interpolate(maps[None], size, mode="bilinear", align_corners=False)[0]
+
+@dataclass(frozen=True)
+class Where:
+    """What a photo is refined on: how many threads (native), which device (torch)."""
+
+    threads: int
+    device: torch.device
 
 
-def _resize(maps: NDArray, size: tuple[int, int]) -> NDArray[np.float32]:
-    return resize_maps(torch.from_numpy(np.require(maps, np.float32, ["C", "W"])), size).numpy()
+class Job(NamedTuple):
+    """Photos to refine, for a worker."""
+
+    crf: DenseCRF
+    photos: NDArray[np.uint8]
+    maps: NDArray[np.float32]
+    where: Where
 
 
-def _restorer(probabilities: Array) -> Callable[[NDArray[np.float32]], Tensor]:
-    """Puts a result into the shape and on the device of the input, without keeping the input."""
-    shape = tuple(probabilities.shape)
-    device = probabilities.device if isinstance(probabilities, Tensor) else "cpu"
-    return lambda refined: torch.from_numpy(refined).reshape(shape).to(device)
+def _run(job: Job) -> NDArray[np.float32]:
+    return job.crf._refine(job.photos, job.maps, job.where)

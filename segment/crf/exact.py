@@ -57,7 +57,7 @@ def check_size(height: int, width: int) -> None:
         raise ValueError(
             f"The exact CRF holds a matrix over all pairs of pixels, and {height}x{width} pixels "
             f"would take {(height * width) ** 2 * 8 / 1e9:.0f} GB for each; use the backend "
-            f"`pydensecrf`, or at most {MAX_PIXELS} pixels (a `max_side` of "
+            f"`native`, or at most {MAX_PIXELS} pixels (a `max_side` of "
             f"{math.isqrt(MAX_PIXELS)} or less)."
         )
 

@@ -1,12 +1,17 @@
-"""What a photo and its probabilities must be: pydensecrf takes anything, and answers noise."""
+"""What a photo, its probabilities and settings must be: pydensecrf takes anything."""
 
 import math
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from segment.crf.dense import DenseCRF
 
 
 def check(
@@ -24,11 +29,16 @@ def check(
     Raises:
         ValueError: One of them is not that, or they do not fit each other.
     """
-    maps = _check_probabilities(probabilities)
+    maps = check_probabilities(probabilities)
     return _check_image(image, maps, batched=probabilities.ndim == 4), maps
 
 
-def _check_probabilities(probabilities: np.ndarray | Tensor) -> NDArray[np.float32]:
+def check_probabilities(probabilities: np.ndarray | Tensor) -> NDArray[np.float32]:
+    """Float32 (N, C, H, W) of what `check` takes.
+
+    Raises:
+        ValueError: It is something else.
+    """
     name = _dtype(probabilities, "the probabilities")
     if name not in ("float16", "bfloat16", "float32", "float64"):
         raise ValueError(
@@ -126,6 +136,46 @@ def _dtype(array: np.ndarray | Tensor, what: str) -> str:
     if isinstance(array, Tensor):
         return str(array.dtype).removeprefix("torch.")
     return array.dtype.name  # str() would spell out a foreign byte order
+
+
+def check_settings(crf: "DenseCRF", choices: Mapping[str, Sequence[str]]) -> None:
+    """Refuse a field that is out of its range.
+
+    Args:
+        crf: Whose fields.
+        choices: By field, the words that it may be.
+
+    Raises:
+        ValueError: Names the field, what it is and what it may be.
+    """
+
+    def require(field: str, ok: bool, remedy: str) -> None:
+        if not ok:
+            raise ValueError(f"crf: {field} is {getattr(crf, field)!r}; make it {remedy}.")
+
+    require("iterations", whole(crf.iterations, 0), "a whole number, 0 or more")
+    for name in ("position_width_px", "bilateral_width_px", "bilateral_width_levels"):
+        width = getattr(crf, name)
+        # The lattice counts in widths, and its counts must fit into 32 bits.
+        require(name, finite(width) and width >= 1e-4, "a finite number from 0.0001 on")
+    for name in ("position_weight", "bilateral_weight"):
+        weight = getattr(crf, name)
+        require(name, finite(weight) and weight >= 0, "finite and 0 or more (0 switches it off)")
+    for name, allowed in choices.items():
+        require(name, getattr(crf, name) in allowed, f"one of {', '.join(allowed)}")
+    # Below 1e-30 a float32 underflows; -log of it would be infinite.
+    require("clip", finite(crf.clip) and 1e-30 <= crf.clip < 1, "in [1e-30, 1)")
+    ok = finite(crf.leave_out_below) and 0 <= crf.leave_out_below <= 1
+    require("leave_out_below", ok, "a probability, 0 to 1 (0 leaves no class out)")
+    for name in ("max_side", "reference_size"):
+        size = getattr(crf, name)
+        ok = size is None or whole(size, 1)
+        require(name, ok, "a whole number of pixels, 1 or more, or null")
+    ok = crf.keep_classes is None or all(whole(id_, 0) for id_ in crf.keep_classes)
+    require("keep_classes", ok, "a list of train ids, or null")
+    if crf.compatibility is not None:
+        ok = symmetric(crf.compatibility)
+        require("compatibility", ok, "a symmetric C x C matrix of finite numbers")
 
 
 def whole(value: object, least: int) -> bool:

@@ -121,7 +121,7 @@ class Taxonomy:
         classes = ("Background", *objects)
         mapping = {name: 0 for name in names if name.lower() == "background"}
         mapping |= {name: train_id for train_id, name in enumerate(objects, start=1)}
-        colors = tuple(_spread_color(train_id) for train_id in range(len(classes)))
+        colors = spread_colors(len(classes))
         return cls("categories", classes, colors, 0, {"Background": 0} | mapping)
 
     def train_id(self, category: dict[str, Any]) -> int | None:
@@ -236,6 +236,11 @@ def _fill_colors(colors: list[Color | None]) -> tuple[Color, ...]:
     taken = {color for color in colors if color}
     spare = (c for c in map(_spread_color, range(2 * IGNORE)) if c not in taken)
     return tuple(color or next(spare) for color in colors)
+
+
+def spread_colors(count: int) -> tuple[Color, ...]:
+    """Colours of as many classes, the first one black."""
+    return tuple(_spread_color(index) for index in range(count))
 
 
 def _spread_color(index: int) -> Color:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,7 +89,8 @@ def test_61_classes_sum_to_one() -> None:
 
 def test_one_class_is_certain() -> None:
     q = DenseCRF()(example()[0], np.ones((1, 12, 9), np.float32))
-    assert torch.equal(q, torch.ones(1, 12, 9))
+    # The native backend multiplies by 1 / sum, which rounds.
+    torch.testing.assert_close(q, torch.ones(1, 12, 9), atol=2e-7, rtol=0)
 
 
 # Layouts and types
@@ -213,7 +215,7 @@ def test_refuses(image, probabilities, message) -> None:
         ("position_weight", -3.0, "0 or more"),
         ("bilateral_weight", float("inf"), "finite"),
         ("normalization", "sym", "one of symmetric, after, before, none"),
-        ("backend", "gpu", "one of auto, exact, pydensecrf"),
+        ("backend", "gpu", "one of auto, native, pydensecrf, torch, exact"),
         ("clip", 0.0, "in"),
         ("max_side", 0, "1 or more, or null"),
         ("compatibility", [[0.0, 1.0], [2.0, 0.0]], "symmetric"),
@@ -232,7 +234,7 @@ def test_refuses_settings_that_do_not_fit_the_classes() -> None:
         DenseCRF(compatibility=[[0, 1], [1, 0]])(IMAGE, P)
     with pytest.raises(ValueError, match=r"clip is 0.4, .* 3 classes; make it far below 0.333"):
         DenseCRF(clip=0.4)(IMAGE, P)
-    with pytest.raises(ValueError, match=r"overflowed with position_weight 1e\+38"):
+    with pytest.raises(ValueError, match=r"position_weight is 1e\+38, which overflows"):
         DenseCRF(position_weight=1e38, bilateral_weight=3e38, normalization="none")(IMAGE, P)
 
 
@@ -251,11 +253,11 @@ def test_working_size_keeps_the_ratio_and_the_bound() -> None:
 def test_runs_at_the_working_size_with_widths_scaled_along(monkeypatch) -> None:
     seen = []
 
-    def mean_field(photo, unary, crf):
-        seen.append((photo.shape, unary.shape, crf.position_width_px, crf.bilateral_width_px))
-        return np.exp(-unary)
+    def mean_field(photo, p, crf, threads):
+        seen.append((photo.shape, p.shape, crf.position_width_px, crf.bilateral_width_px))
+        return p
 
-    monkeypatch.setattr(dense.pydensecrf, "mean_field", mean_field)
+    monkeypatch.setattr(dense.native, "mean_field", mean_field)
     q = DenseCRF(max_side=16)(two_tone(32)[0], noisy(32))
     assert seen == [((12, 16, 3), (2, 12, 16), 0.75, 20.0)]  # a quarter of 3 and 80
     assert q.shape == (2, 48, 64)
@@ -267,9 +269,17 @@ def test_scaled_follows_a_resized_photo_in_pixels_only() -> None:
     assert crf == DenseCRF(iterations=4, position_width_px=1.5, bilateral_width_px=40.0)
 
 
-def test_says_which_backend_auto_is() -> None:
-    assert DenseCRF().backend_used == "pydensecrf"
+def test_auto_is_native_and_falls_back_with_a_word(monkeypatch) -> None:
+    assert DenseCRF().backend_used == "native"
     assert DenseCRF(backend="exact").backend_used == "exact"
+    expected = DenseCRF(backend="pydensecrf")(*example())
+    monkeypatch.setattr(dense.native, "_native", None)
+    monkeypatch.setattr(dense.native, "AVAILABLE", False)
+    assert DenseCRF().backend_used == "pydensecrf"
+    with pytest.warns(UserWarning, match=r"refined by `pydensecrf`.*install a C\+\+ compiler"):
+        assert torch.equal(DenseCRF()(*example()), expected)
+    with pytest.raises(ImportError, match=r"native backend was not built.*or take the backend"):
+        DenseCRF(backend="native")(*example())
 
 
 def test_reduced_result_is_close_to_the_full_one() -> None:
@@ -364,8 +374,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
 # Many photos
 
 
-def test_map_gives_the_same_in_two_processes_in_order_and_reads_no_further_than_needed() -> None:
-    crf = DenseCRF(iterations=2)
+@pytest.mark.parametrize("backend", ["native", "pydensecrf"])
+def test_map_gives_the_same_two_at_a_time_in_order_and_reads_no_further_than_needed(
+    backend,
+) -> None:
+    crf = DenseCRF(iterations=2, backend=backend)
     pairs = [example(seed, height=60 if seed == 0 else 12) for seed in range(7)]  # first is slowest
     read = []
 
@@ -389,3 +402,51 @@ def test_map_inline_reads_one_at_a_time_and_refuses_negative_workers() -> None:
     assert len(list(source)) == 1
     with pytest.raises(ValueError, match=r"workers is -1; make it a whole number, 0 or more"):
         DenseCRF().map([], workers=-1)
+
+
+# Classes that keep their pixels, widths that follow the photo
+
+
+def test_a_kept_class_keeps_its_pixels_and_gets_no_others() -> None:
+    image, p = example(5, height=40)
+    free, kept = DenseCRF(), DenseCRF(keep_classes=[1])
+    raw, refined, gated = p.argmax(0), free(image, p).argmax(0).numpy(), kept(image, p)
+    assert ((refined == 1) != (raw == 1)).any()  # left alone, it would change
+    labels = gated.argmax(0).numpy()
+    assert np.array_equal(labels == 1, raw == 1)
+    touched = (raw == 1) | (refined == 1)
+    assert np.array_equal(labels[~touched], refined[~touched])
+    torch.testing.assert_close(gated.sum(0), torch.ones(40, 9))
+    with pytest.raises(ValueError, match="names train id 3, but there are 3 classes"):
+        DenseCRF(keep_classes=[3])(image, p)
+
+
+def test_widths_follow_the_photo_s_size() -> None:
+    image, p = example(6, height=40)  # 40x9: the longer side is 40
+    fields = {"position_width_px": 2.0, "bilateral_width_px": 10.0}
+    twice = {name: 2 * width for name, width in fields.items()}
+    followed = DenseCRF(**fields, reference_size=20)(image, p)
+    assert torch.equal(followed, DenseCRF(**twice)(image, p))
+    assert not torch.equal(followed, DenseCRF(**fields)(image, p))
+    # Reduced to half by max_side, the widths are those of a photo of 20 pixels.
+    small = DenseCRF(**fields, reference_size=20, max_side=20)
+    assert small.at_working_size(40, 9) == DenseCRF(**fields, max_side=20)
+
+
+@pytest.mark.parametrize("backend", ["native", "pydensecrf", "torch", "exact"])
+def test_classes_that_are_nowhere_are_left_out(backend) -> None:
+    image, p = example(7, classes=3, height=30)
+    many = np.concatenate([p[:1], np.full((4, 30, 9), 1e-4, np.float32), p[1:]])
+    many /= many.sum(0)
+    matrix = (1 - np.eye(7)).tolist()
+    matrix[0][6] = matrix[6][0] = 3.0  # between two classes that stay
+    crf = DenseCRF(backend=backend, compatibility=matrix)
+    every = crf(image, many)
+    few = replace(crf, leave_out_below=0.01)(image, many)
+    assert (few[1:5] == 0).all()
+    torch.testing.assert_close(few.sum(0), torch.ones(30, 9))
+    assert torch.equal(few.argmax(0), every.argmax(0))
+    torch.testing.assert_close(few, every, atol=0.01, rtol=0)
+    three = [[matrix[a][b] for b in (0, 5, 6)] for a in (0, 5, 6)]
+    alone = DenseCRF(backend=backend, compatibility=three)(image, p)
+    torch.testing.assert_close(few[[0, 5, 6]], alone, atol=1e-4, rtol=0)

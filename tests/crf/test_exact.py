@@ -150,5 +150,5 @@ def test_kernel_counts_the_pixel_itself() -> None:
 
 def test_refuses_a_photo_whose_pairs_would_not_fit_in_memory() -> None:
     p = np.full((2, 100, 101), 0.5, np.float32)
-    with pytest.raises(ValueError, match=r"100x101 pixels would take 1 GB.*`pydensecrf`"):
+    with pytest.raises(ValueError, match=r"100x101 pixels would take 1 GB.*`native`"):
         DenseCRF(backend="exact")(np.zeros((100, 101, 3), np.uint8), p)

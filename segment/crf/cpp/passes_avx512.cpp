@@ -1,0 +1,19 @@
+// The passes for x86-64 with avx512; best_passes() asks the CPU before it takes them.
+#if defined(__x86_64__)
+#include "passes.h"
+#define NAME avx512
+#define WIDTH 16
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512dq,avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx2,fma")
+#endif
+#include "passes.inc"
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+SEGMENT_CRF_PASSES(avx512)
+#endif

@@ -1,0 +1,6 @@
+// The passes for every CPU: SSE2 on x86-64, NEON on arm64.
+#include "passes.h"
+#define NAME baseline
+#define WIDTH 4
+#include "passes.inc"
+SEGMENT_CRF_PASSES(baseline)

@@ -1,0 +1,77 @@
+"""DeepLab's picture of what the CRF does: score and belief maps, iteration by iteration.
+
+After Chen et al., "Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected
+CRFs", ICLR 2015, figure 2: the score map is the input of the softmax, the belief map its output.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segment.crf import DenseCRF
+from segment.scoring import at_size, refine
+
+ITERATIONS = (0, 1, 2, 5, 10)
+MOST_CLASSES = 4
+SIDE, HEAD, GAP = 220, 22, 4
+LOWEST = -8.0  # log probability that is drawn as the darkest
+
+
+def belief_figure(
+    image: NDArray[np.uint8], maps: NDArray[np.float32], crf: DenseCRF, names: Sequence[str]
+) -> NDArray[np.uint8]:
+    """Two rows for each class that the result shows most, one column for each number of iterations.
+
+    Args:
+        image: The photo, uint8 RGB (H, W, 3).
+        maps: The network's probabilities, float32 (C, h, w).
+        crf: Whose iterations are replaced.
+        names: Of the classes.
+
+    Returns:
+        uint8 RGB.
+    """
+    height, width = image.shape[:2]
+    scale = SIDE / max(height, width)
+    cell = max(1, round(height * scale)), max(1, round(width * scale))
+    beliefs = [at_size(torch.from_numpy(maps), crf.working_size(height, width)).numpy()]
+    beliefs += [refine(image, maps, replace(crf, iterations=n))[0] for n in ITERATIONS[1:]]
+    shares = np.bincount(beliefs[-1].argmax(0).ravel(), minlength=len(maps))
+    shares += np.bincount(beliefs[0].argmax(0).ravel(), minlength=len(maps))
+    shown = [int(c) for c in np.argsort(-shares, kind="stable")[:MOST_CLASSES] if shares[c]]
+    photo = cv2.resize(image, cell[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
+    heads = ["photo", "network", *(f"{n} iteration{'s' if n > 1 else ''}" for n in ITERATIONS[1:])]
+    rows = [np.hstack([_head(word, cell[1]) for word in heads])]
+    for train_id in shown:
+        values = [belief[train_id] for belief in beliefs]
+        scores = [(np.log(np.maximum(v, 1e-30)) / -LOWEST + 1).clip(0, 1) for v in values]
+        for kind, drawn in (("score", scores), ("belief", values)):
+            first = photo.copy()
+            _write(first, f"{names[train_id]}, {kind}", (6, 16))
+            rows.append(np.hstack([_framed(first), *(_framed(_heat(v, cell)) for v in drawn)]))
+    return np.vstack(rows)
+
+
+def _heat(values: NDArray[np.float32], cell: tuple[int, int]) -> NDArray[np.uint8]:
+    small = cv2.resize(values.astype(np.float32), cell[::-1], interpolation=cv2.INTER_AREA)
+    colored = cv2.applyColorMap(np.rint(255 * small).astype(np.uint8), cv2.COLORMAP_VIRIDIS)
+    return np.ascontiguousarray(colored[..., ::-1])
+
+
+def _framed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.pad(picture, ((0, GAP), (0, GAP), (0, 0)), constant_values=255)
+
+
+def _head(word: str, width: int) -> NDArray[np.uint8]:
+    canvas = np.full((HEAD, width + GAP, 3), 255, np.uint8)
+    cv2.putText(canvas, word, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30,) * 3, 1, cv2.LINE_AA)
+    return canvas
+
+
+def _write(canvas: NDArray[np.uint8], word: str, at: tuple[int, int]) -> None:
+    for color, thickness in ((0,) * 3, 3), ((255,) * 3, 1):
+        cv2.putText(canvas, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, thickness, cv2.LINE_AA)

@@ -1,0 +1,176 @@
+"""Sharpen any network's answer on a photo, whatever framework gave it.
+
+python -m segment.refine photo.jpg --probabilities photo.npz --out refined
+python -m segment.refine photo.jpg --labels photo.png --certainty 0.7 --out refined --figure true
+
+--probabilities is what `predict --save_probabilities true` writes, or any .npz with an array
+`probabilities`, or an .npy: softmax, float (C, h, w), of the photo's size or smaller. --labels is a
+picture of train ids, 255 where unsure.
+
+Writes to --out:
+    NAME.png             refined train ids, 8-bit grey
+    NAME.overlay.jpg     the photo with the labels' colours
+    NAME.npz             refined probabilities, float16, on request
+    NAME.figure.png      score and belief maps after 0, 1, 2, 5 and 10 iterations, on request
+"""
+
+import sys
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from zipfile import BadZipFile
+
+import cv2
+import jsonargparse
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from segment.cli_errors import SegmentParser, user_errors
+from segment.crf import DenseCRF, resize_maps
+from segment.crf.guard import check_probabilities
+from segment.data.photos import read_photo
+from segment.data.taxonomy import spread_colors
+from segment.figure import belief_figure
+from segment.labels import labels_of
+from segment.prediction import overlay, write_image
+from segment.scoring import refine, write_labels
+
+MOST_CLASSES = 255
+
+
+def _arguments() -> jsonargparse.ArgumentParser:
+    parser = SegmentParser(prog="python -m segment.refine", description=__doc__)
+    parser.add_argument("photo", type=str, help="The photo.")
+    parser.add_argument("--probabilities", type=str | None, help="File of class probabilities.")
+    parser.add_argument("--labels", type=str | None, help="Picture of train ids, instead.")
+    parser.add_argument(
+        "--certainty", type=float, default=0.7, help="Probability of each of --labels, below 1."
+    )
+    parser.add_argument(
+        "--classes", type=int | None, help="Number of classes of --labels; null: those it shows."
+    )
+    parser.add_argument("--out", type=str, required=True, help="Folder to write to.")
+    parser.add_argument(
+        "--crf", type=DenseCRF | None, sub_configs=True, help="Settings, or a YAML file of them."
+    )
+    parser.add_argument("--save_probabilities", type=bool, default=False, help="Write NAME.npz.")
+    parser.add_argument("--figure", type=bool, default=False, help="Write NAME.figure.png.")
+    return parser
+
+
+def read_probabilities(path: Path) -> tuple[NDArray[np.float32], list[str]]:
+    """Class probabilities, float32 (C, h, w), and the classes' names, numbers where it has none.
+
+    Raises:
+        ValueError: The file holds something else.
+    """
+    remedy = "give an .npy or .npz of floats (C, H, W), as predict --save_probabilities writes"
+    names = None
+    try:
+        content = np.load(path, allow_pickle=False)  # pickles run code
+        if isinstance(content, np.lib.npyio.NpzFile):
+            with content as file:
+                names = file["classes"] if "classes" in file.files else None
+                content = file["probabilities"]
+    except KeyError as error:
+        raise ValueError(f"{path}: has no array `probabilities`; {remedy}.") from error
+    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read; {remedy}.") from error
+    if content.ndim != 3 or content.dtype.kind != "f" or not 0 < len(content) <= MOST_CLASSES:
+        raise ValueError(f"{path}: holds {content.dtype} of shape {content.shape}; {remedy}.")
+    listed = [str(name) for name in (range(len(content)) if names is None else names)]
+    if len(listed) != len(content):
+        raise ValueError(f"{path}: names {len(listed)} `classes` for {len(content)} maps.")
+    try:
+        values = check_probabilities(content)[0]
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return values / values.sum(axis=0), listed  # a half rounds its sum
+
+
+def from_labels(
+    path: Path,
+    certainty: float,
+    classes: int | None,
+    size: tuple[int, int],
+    working: tuple[int, int],
+) -> NDArray[np.float32]:
+    """Probabilities of a picture of train ids, float32 (C, h, w) at the CRF's working size.
+
+    Each label has the probability `certainty`, the other classes share the rest; at 255 all are
+    equal.
+
+    Raises:
+        ValueError: It is no such picture, of another size than the photo, or has more classes.
+    """
+    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if ids is None or ids.ndim != 2 or ids.dtype != np.uint8:
+        raise ValueError(f"{path}: is no 8-bit grey picture of train ids; give a PNG of those.")
+    if ids.shape != size:
+        raise ValueError(
+            f"{path}: is {ids.shape[1]}x{ids.shape[0]} but the photo {size[1]}x{size[0]} (turned "
+            f"as EXIF asks); give labels of the same size."
+        )
+    known = ids[ids != 255]
+    shown = int(known.max()) + 1 if known.size else 0
+    number = max(shown, 2) if classes is None else classes
+    if not shown <= number <= MOST_CLASSES or number < 2:
+        raise ValueError(
+            f"--classes {number}: {path} shows train ids up to {shown - 1}; give more."
+        )
+    if not 1 / number < certainty < 1:
+        raise ValueError(
+            f"--certainty {certainty}: give more than 1 in {number}, which says nothing, and less "
+            f"than 1, which nothing could change."
+        )
+    rest = (1 - certainty) / (number - 1)
+    values = np.empty((number, *working), np.float32)
+    for train_id in range(number):  # one by one: all are gigabytes for a phone's photo
+        own = np.where(ids == train_id, certainty, np.where(ids == 255, 1 / number, rest))
+        values[train_id] = resize_maps(torch.from_numpy(own.astype(np.float32))[None], working)[0]
+    return values / values.sum(0)
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb with its command line."""
+    parser = _arguments()
+    parsed = parser.parse_args(list(args))
+    crf: DenseCRF = parser.instantiate(parsed).crf or DenseCRF()
+    if (parsed.probabilities is None) == (parsed.labels is None):
+        raise ValueError("give either --probabilities or --labels, and not both.")
+    path, out = Path(parsed.photo), Path(parsed.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out}: is a file; give --out a folder.")
+    written = {
+        kind: out / f"{path.stem}{kind}" for kind in (".png", ".overlay.jpg", ".npz", ".figure.png")
+    }
+    given = [Path(name) for name in (path, parsed.probabilities, parsed.labels) if name]
+    if taken := {one.resolve() for one in written.values()} & {one.resolve() for one in given}:
+        raise ValueError(f"{taken.pop()}: would be written over; give --out another folder.")
+    image = read_photo(path)
+    size = image.shape[0], image.shape[1]
+    working = crf.working_size(*size)
+    if parsed.labels is not None:
+        maps = from_labels(Path(parsed.labels), parsed.certainty, parsed.classes, size, working)
+        names = [str(train_id) for train_id in range(len(maps))]
+    else:
+        maps, names = read_probabilities(Path(parsed.probabilities))
+    refined, seconds = refine(image, maps, crf)
+    ids = labels_of(torch.from_numpy(refined), size).ids.numpy()
+    own = labels_of(torch.from_numpy(maps), size).ids.numpy()
+    out.mkdir(parents=True, exist_ok=True)
+    write_labels(written[".png"], ids)
+    colors = np.array(spread_colors(len(maps)), np.uint8)
+    write_image(written[".overlay.jpg"], overlay(image, ids, colors))
+    if parsed.save_probabilities:
+        half = refined.astype(np.float16)
+        np.savez_compressed(written[".npz"], probabilities=half, classes=np.array(names), size=size)
+    if parsed.figure:
+        write_image(written[".figure.png"], belief_figure(image, maps, crf, names))
+    changed = float((ids != own).mean())
+    print(f"{path.name}: {changed:.1%} of the labels changed in {seconds:.2f} s; written to {out}")
+
+
+if __name__ == "__main__":
+    user_errors(lambda: main(sys.argv[1:]))

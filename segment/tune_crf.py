@@ -1,0 +1,284 @@
+"""Find the CRF's parameters for a run's network, and whether refining helps at all.
+
+python -m segment.tune_crf --run RUN
+python -m segment.tune_crf --run RUN --objective boundary_f1 --photos 50 --crf.iterations 5
+
+Asks the network once, then searches both widths and the weight of the bilateral kernel on one half
+of the photos, coarse to fine as DeepLab did. The other half says what that is worth. Stop it when
+you like: the same command goes on where it was.
+
+Writes to RUN/crf/<split>, or --out:
+    crf.yaml         for --crf of fit, evaluate, predict and refine
+    tuning.md        scores on the half that tuned nothing, and the verdict
+    landscape.png    every trial
+    trials.jsonl     what was tried, one line each
+    cache/           the network's answers
+"""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Literal
+
+import jsonargparse
+import numpy as np
+import torch
+import yaml
+from tqdm import tqdm
+
+from segment.cli import SegmentCLI
+from segment.cli_errors import user_errors
+from segment.crf import DenseCRF
+from segment.data.records import Photo
+from segment.files import write_atomically
+from segment.interrupt import stopped
+from segment.metrics import Totals
+from segment.modules.loading import load_checkpoint
+from segment.runs import checkpoint_of, hold
+from segment.scoring import default_workers
+from segment.tuning.cache import Cache
+from segment.tuning.gradient import learn
+from segment.tuning.landscape import write_landscape
+from segment.tuning.search import SEARCHED, Search, Trial, count_all, pool_for
+from segment.tuning.verdict import Held, falling, halves, verdict
+
+
+def _arguments(parser: jsonargparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
+    parser.add_argument(
+        "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
+    )
+    parser.add_argument("--split", type=Literal["train", "val", "test"], default="val")
+    parser.add_argument("--out", type=str | None, help="Null: crf/<split> in the run.")
+    parser.add_argument(
+        "--objective",
+        type=Literal["miou", "boundary_f1", "trimap_miou"],
+        default="miou",
+        help="What is to be highest; trimap_miou is that within 4 px of a label change.",
+    )
+    parser.add_argument(
+        "--method",
+        type=Literal["grid", "optuna", "gradient"],
+        default="grid",
+        help="gradient learns weights and compatibility by cross-entropy, at the widths of --crf.",
+    )
+    parser.add_argument("--trials", type=int, default=60, help="Of --method optuna.")
+    parser.add_argument("--photos", type=int, default=100, help="At most; half of them tune.")
+    parser.add_argument(
+        "--block_size",
+        type=int,
+        default=1,
+        help="Photos in a row that belong together, such as frames of one drive.",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="Of the choice of photos and halves.")
+    parser.add_argument(
+        "--score_workers", type=int | None, help="Photos refined at a time; null: every core."
+    )
+
+
+class Tuning:
+    """The parts of one tuning, from its command line.
+
+    Raises:
+        ValueError: There is nothing to tune on, or the folder is another tuning's.
+    """
+
+    def __init__(self, cli: SegmentCLI) -> None:
+        self.config = cli.config
+        self.run = Path(self.config.run)
+        self.out = Path(self.config.out or self.run / "crf" / self.config.split)
+        self.rank, self.world = (
+            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
+        )
+        checkpoint = checkpoint_of(self.run, self.config.checkpoint)
+        self.module = load_checkpoint(checkpoint)
+        device = cli.trainer.strategy.root_device
+        if device.type == "cuda" and self.world > 1:
+            device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)))
+        self.module.to(device)
+        data = cli.datamodule
+        known = self.module.taxonomy
+        if known is None:
+            raise ValueError(f"{self.run}: the checkpoint names no classes; train with `fit`.")
+        self.taxonomy = data.taxonomy if data.taxonomy_source else known
+        if self.taxonomy.classes != known.classes:
+            raise ValueError(
+                f"the checkpoint knows the classes {', '.join(known.classes)}; "
+                f"data.taxonomy gives {', '.join(self.taxonomy.classes)}; take the checkpoint's."
+            )
+        data.use_taxonomy(self.taxonomy)
+        data.prepare_data()
+        self.module.short_side = data.short_side
+        self.coco = data.read(self.config.split)
+        if not self.coco.shown_classes():
+            raise ValueError(
+                f"{self.coco.path}: not one pixel is labelled, so nothing can be tuned on it."
+            )
+        self.photos = self._chosen()
+        blocks = max(1, self.config.block_size)
+        self.tuning, self.held = halves(len(self.photos), blocks, self.config.seed)
+        self.blocks = np.arange(len(self.photos)) // blocks
+        given = cli.crf or DenseCRF()
+        sides = [max(photo.height, photo.width) for photo in self.photos]
+        self.reference = given.reference_size or int(np.median(sides))
+        self.given = replace(given, tuned_on=None)
+        for photo in self.photos:
+            self.given.check_fits(self.taxonomy.num_classes, photo.height, photo.width)
+        self.start = replace(self.given, reference_size=self.reference, keep_classes=None)
+        if self.rank == 0:
+            hold(self.out)
+        with checkpoint.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        self.identity = {
+            "checkpoint": digest,
+            "annotations": self.coco.sha256,
+            "taxonomy": hashlib.sha256(repr(self.taxonomy).encode()).hexdigest(),
+            "max_side": str(self.start.max_side),
+            "short_side": str(self.module.short_side),
+        }
+        self.cache = Cache(self.out / "cache", self.identity)
+        workers = self.config.score_workers
+        self.pool = pool_for(self.start, 2 * default_workers() if workers is None else workers)
+
+    def _chosen(self) -> list[Photo]:
+        """At most as many photos as asked for, by whole blocks, in the order of the file."""
+        photos, size = self.coco.photos, max(1, self.config.block_size)
+        blocks = [photos[i : i + size] for i in range(0, len(photos), size)]
+        order = np.random.default_rng(self.config.seed).permutation(len(blocks))
+        wanted = max(2, self.config.photos // size)
+        return [photo for n in sorted(order[:wanted]) for photo in blocks[n]]
+
+    def paths(self, places: Sequence[int]) -> list[Path]:
+        """Files of some of the photos."""
+        return [self.cache.path(self.photos[place]) for place in places]
+
+    def ask_network(self) -> None:
+        """Fill the cache: this process's share, and the first one what is then still missing."""
+        shares = [self.photos[self.rank :: self.world]]
+        if self.rank == 0 and self.world > 1:
+            shares.append(self.photos)
+        for share in shares:
+            missing = self.cache.missing(share)
+            filled = self.cache.fill(self.module, self.coco, missing, self.start)
+            for _ in tqdm(
+                filled, "network", len(missing), unit="photo", disable=not missing or None
+            ):
+                pass
+
+    def search(self) -> DenseCRF:
+        """The best parameters on the tuning half."""
+        config, paths = self.config, self.paths(self.tuning)
+        if config.method == "gradient":
+            epochs = 3
+            with tqdm(desc="steps", total=epochs * len(paths), unit="step", disable=None) as bar:
+                return learn(
+                    self.start,
+                    paths,
+                    self.taxonomy.num_classes,
+                    epochs,
+                    lr=0.05,
+                    seed=config.seed,
+                    told=lambda loss: bar.update(),
+                )
+        names = [path.name for path in paths]
+        told = json.dumps([self.identity, asdict(self.start), names], sort_keys=True)
+        known = self.out / f"trials.{hashlib.sha256(told.encode()).hexdigest()[:8]}.jsonl"
+        search = Search(
+            self.start,
+            paths,
+            self.taxonomy.num_classes,
+            self.taxonomy.background,
+            known,
+            config.objective,
+            self.pool,
+        )
+        with tqdm(desc="trials", unit="trial", disable=None) as bar:
+
+            def tell(trial: Trial, best: Trial | None) -> None:
+                if best is not None and best.point is not None:
+                    shown = ", ".join(f"{value:g}" for value in best.point)
+                    score = best.scores[config.objective]
+                    bar.set_postfix_str(f"best {config.objective} {score:.4f} at {shown}")
+                bar.update()
+
+            search.told = tell
+            search.score(None)
+            if config.method == "optuna":
+                search.optuna(self.reference, config.trials, config.seed)
+            else:
+                search.grid(self.reference)
+        write_landscape(self.out / "landscape.png", list(search.trials.values()), config.objective)
+        assert search.best is not None
+        assert search.best.point is not None
+        return search.at(search.best.point)
+
+    def hold_out(self, tuned: DenseCRF) -> str:
+        """Write crf.yaml; the scores on the half that tuned nothing, as Markdown."""
+        classes, background = self.taxonomy.num_classes, self.taxonomy.background
+
+        def counted(places: Sequence[int], crf: DenseCRF | None, shift: int = 0) -> Totals:
+            paths = self.paths(places)
+            guides = paths[shift:] + paths[:shift]
+            return count_all(paths, crf, classes, self.pool, guides)
+
+        falls = falling(counted(self.tuning, None), counted(self.tuning, tuned), background)
+        final = replace(tuned, tuned_on=self.coco.sha256, keep_classes=falls or None)
+        crfs = {"as given": self.given, "tuned": tuned}
+        if falls:
+            crfs["tuned and gated"] = final
+        name = list(crfs)[-1]
+        totals = {"raw": counted(self.held, None)}
+        for kind, crf in tqdm(crfs.items(), "held-out half", disable=None):
+            totals[kind] = counted(self.held, crf)
+        if len(self.held) > 1:
+            totals["control: another photo's edges"] = counted(self.held, final, 1)
+        blocks = np.unique(self.blocks[self.held], return_inverse=True)[1]
+        held = Held(totals, self.taxonomy.classes, background, blocks)
+        differences = held.differences(name)
+        text = yaml.safe_dump(asdict(final), sort_keys=False)
+        write_atomically(self.out / "crf.yaml", text.encode())
+        kept = ", ".join(self.taxonomy.classes[c] for c in falls) or "none"
+        found = ", ".join(f"{field} {getattr(final, field):g}" for field in SEARCHED)
+        objective, number = self.config.objective, int(blocks.max()) + 1
+        how = (
+            "gradient of the cross-entropy"
+            if self.config.method == "gradient"
+            else self.config.method
+        )
+        parts = [
+            f"# The CRF on {self.coco.path.name}, for {self.run}",
+            f"{len(self.tuning)} photos tuned, by {how} for {objective}; {len(self.held)} others "
+            f"are scored below, at the size the CRF works at (longer side at most "
+            f"{final.max_side} px). Found: {found}, for photos of {final.reference_size} px. "
+            f"Classes whose IoU fell on the tuning half, and which therefore keep their pixels: "
+            f"{kept}.",
+            held.table(),
+            verdict(objective, differences[objective], len(self.held), number),
+            held.by_class(name, differences),
+        ]
+        return "\n\n".join(parts) + "\n"
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb with its command line."""
+    tuning = Tuning(SegmentCLI(args, "tune_crf", _arguments))
+    try:
+        tuning.ask_network()
+        if tuning.rank != 0:
+            return
+        text = tuning.hold_out(tuning.search())
+    except KeyboardInterrupt as interrupt:
+        stopped(interrupt, f"what is known so far is in {tuning.out}; the same command goes on")
+    finally:
+        tuning.pool.close()
+    write_atomically(tuning.out / "tuning.md", text.encode())
+    print(text)
+    print(f"Written to {tuning.out}; use it with --crf {tuning.out / 'crf.yaml'}")
+
+
+if __name__ == "__main__":
+    user_errors(lambda: main(sys.argv[1:]))

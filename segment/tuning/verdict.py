@@ -1,0 +1,107 @@
+"""Whether refining helps on photos that tuned nothing, in words and as a table."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segment.bootstrap import Difference, measures, paired_bootstrap, summed
+from segment.metrics import Totals
+
+WORDS = {
+    1: "refine",
+    -1: "do not refine",
+    0: "no difference that these photos could show",
+}
+NAMES = {"miou": "mean IoU", "boundary_f1": "boundary F1", "trimap_miou": "mean IoU within 4 px"}
+
+
+def falling(raw: Totals, refined: Totals, background: int | None) -> list[int]:
+    """Train ids whose IoU the refinement lowers on these photos."""
+    before, after = (measures(summed(totals), background) for totals in (raw, refined))
+    classes = raw.confusion.shape[1]
+    return [c for c in range(classes) if after[f"iou/{c}"] < before[f"iou/{c}"]]
+
+
+@dataclass(frozen=True)
+class Held:
+    """Scores of the half that tuned nothing.
+
+    Args:
+        totals: Stacked totals by name: `raw`, and each refinement.
+        classes: Names by train id.
+        background: Train id of the background, or None.
+        blocks: See `paired_bootstrap`.
+    """
+
+    totals: dict[str, Totals]
+    classes: tuple[str, ...]
+    background: int | None
+    blocks: NDArray[np.integer]
+
+    def differences(self, name: str) -> dict[str, Difference]:
+        """A refinement minus raw, by measure."""
+        return paired_bootstrap(self.totals["raw"], self.totals[name], self.background, self.blocks)
+
+    def table(self) -> str:
+        """Scores of every kind, as Markdown."""
+        lines = ["| | " + " | ".join(NAMES.values()) + " |", "|---|" + "--:|" * len(NAMES)]
+        for name, totals in self.totals.items():
+            scores = measures(summed(totals), self.background)
+            lines.append(f"| {name} | " + " | ".join(_score(scores[m]) for m in NAMES) + " |")
+        return "\n".join(lines)
+
+    def by_class(self, name: str, differences: dict[str, Difference]) -> str:
+        """A refinement's IoU by class beside raw, with the interval of the difference."""
+        before, after = (
+            measures(summed(self.totals[kind]), self.background) for kind in ("raw", name)
+        )
+        lines = ["| IoU | raw | " + name + " | difference |", "|---|--:|--:|---|"]
+        for train_id, word in enumerate(self.classes):
+            key = f"iou/{train_id}"
+            lines.append(
+                f"| {word} | {_score(before[key])} | {_score(after[key])} | "
+                f"{interval(differences[key])} |"
+            )
+        return "\n".join(lines)
+
+
+def interval(difference: Difference) -> str:
+    """A difference with its interval, for reading."""
+    if math.isnan(difference.value):
+        return "not seen"
+    if math.isnan(difference.low):
+        return f"{difference.value:+.3f} (too few photos for an interval)"
+    return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+
+
+def verdict(objective: str, difference: Difference, photos: int, blocks: int) -> str:
+    """One sentence."""
+    of = f"{photos} photos" + (f" in {blocks} blocks" if blocks < photos else "")
+    return (
+        f"Verdict: {WORDS[difference.verdict]} ({NAMES[objective]} {interval(difference)}, 95 % "
+        f"interval, {of} that tuned nothing)."
+    )
+
+
+def halves(photos: int, block_size: int, seed: int) -> tuple[list[int], list[int]]:
+    """Places of the photos that tune and of those that are held out, by whole blocks.
+
+    Raises:
+        ValueError: There are not two blocks.
+    """
+    blocks = np.arange(photos) // block_size
+    number = int(blocks.max()) + 1 if photos else 0
+    if number < 2:
+        raise ValueError(
+            f"{photos} photos in blocks of {block_size} make {number} blocks, and tuning takes "
+            f"one half and scores on the other; give more photos or a smaller --block_size."
+        )
+    order = np.random.default_rng(seed).permutation(number)
+    tuning = np.isin(blocks, order[: (number + 1) // 2])
+    return np.flatnonzero(tuning).tolist(), np.flatnonzero(~tuning).tolist()
+
+
+def _score(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.3f}"

@@ -1,0 +1,129 @@
+"""`python -m segment.refine` on the answers of this framework and of others."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from segment import refine
+from segment.crf import DenseCRF
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """Dark on the left, bright on the right."""
+    image = np.full((40, 60, 3), 40, np.uint8)
+    image[:, 30:] = 200
+    cv2.imwrite(str(tmp_path / "photo.png"), image)
+    return tmp_path / "photo.png"
+
+
+def ids_of(folder: Path) -> np.ndarray:
+    return cv2.imread(str(folder / "photo.png"), cv2.IMREAD_UNCHANGED)
+
+
+def test_labels_of_another_program_follow_the_photo_s_edge(photo: Path, tmp_path: Path) -> None:
+    labels = np.zeros((40, 60), np.uint8)
+    labels[:, 34:] = 1  # four columns late
+    labels[5, 5] = 1
+    labels[20:24, 40:44] = 255
+    cv2.imwrite(str(tmp_path / "labels.png"), labels)
+    out = tmp_path / "out"
+    refine.main([str(photo), "--labels", str(tmp_path / "labels.png"), "--out", str(out),
+                 "--figure", "true", "--save_probabilities", "true"])  # fmt: skip
+    truth = (np.arange(60) >= 30).astype(np.uint8)[None].repeat(40, 0)
+    assert np.array_equal(ids_of(out), truth)
+    assert cv2.imread(str(out / "photo.overlay.jpg")).shape == (40, 60, 3)
+    figure = cv2.imread(str(out / "photo.figure.png"))
+    assert figure.shape[1] > 5 * 220  # the photo and five columns
+    with np.load(out / "photo.npz") as file:
+        assert file["probabilities"].shape == (2, 40, 60)
+
+
+@pytest.mark.parametrize("ending", ["npy", "npz"])
+def test_probabilities_give_what_the_crf_gives(photo: Path, tmp_path: Path, ending: str) -> None:
+    maps = np.random.default_rng(0).dirichlet(np.ones(3), (40, 60)).transpose(2, 0, 1)
+    path = tmp_path / f"maps.{ending}"
+    if ending == "npy":
+        np.save(path, maps)
+    else:
+        np.savez(path, probabilities=maps)
+    refine.main([str(photo), "--probabilities", str(path), "--out", str(tmp_path / "out"),
+                 "--crf.iterations", "3"])  # fmt: skip
+    image = cv2.imread(str(photo))
+    expected = DenseCRF(iterations=3)(image, maps).argmax(0)
+    assert np.array_equal(ids_of(tmp_path / "out"), expected)
+
+
+def test_what_it_writes_it_reads(photo: Path, tmp_path: Path) -> None:
+    """Halves round: their sums are off by more than a float32's may be."""
+    maps = np.random.default_rng(1).dirichlet(np.ones(9), (40, 60)).transpose(2, 0, 1)
+    np.savez(tmp_path / "a.npz", probabilities=maps.astype(np.float16))
+    for given, out in (("a.npz", "out"), ("out/photo.npz", "again")):
+        words = [str(photo), "--probabilities", str(tmp_path / given)]
+        refine.main([*words, "--out", str(tmp_path / out), "--save_probabilities", "true"])
+    assert (tmp_path / "again" / "photo.npz").exists()
+
+
+def test_writes_over_nothing_that_it_was_given(photo: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "maps.npy", np.full((2, 40, 60), 0.5))
+    before = photo.read_bytes()
+    words = [str(photo), "--probabilities", str(tmp_path / "maps.npy"), "--out", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"photo\.png: would be written over"):
+        refine.main(words)
+    assert photo.read_bytes() == before
+
+
+def content(kind: str) -> np.ndarray:
+    return {
+        "integers": np.zeros((2, 40, 60), np.int64),
+        "flat": np.zeros((40, 60)),
+        "logits": np.full((2, 40, 60), -3.0),
+        "small logits": np.full((2, 10, 15), -3.0),
+    }[kind]
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        ("integers", "holds int64 of shape"),
+        ("flat", "holds float64 of shape"),
+        ("logits", "look like logits"),
+        ("small logits", "look like logits"),
+    ],
+)
+def test_refuses_what_are_no_probabilities(photo, tmp_path, kind, told) -> None:
+    np.save(tmp_path / "x.npy", content(kind))
+    with pytest.raises(ValueError, match=told):
+        refine.main([str(photo), "--probabilities", str(tmp_path / "x.npy"), "--out", "out"])
+
+
+def test_refuses_a_pickle_and_a_damaged_file(photo: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
+    (tmp_path / "half.npz").write_bytes(b"PK\x03\x04 and no more")
+    np.savez(tmp_path / "other.npz", scores=np.zeros(3))
+    for name, told in (("pickle.npy", "cannot be read"), ("half.npz", "cannot be read"),
+                       ("other.npz", "no array `probabilities`")):  # fmt: skip
+        with pytest.raises(ValueError, match=told):
+            refine.main([str(photo), "--probabilities", str(tmp_path / name), "--out", "x"])
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "either --probabilities or --labels"),
+        (["--labels", "labels.png", "--probabilities", "x.npy"], "and not both"),
+        (["--labels", "photo.png"], "no 8-bit grey picture"),
+        (["--labels", "small.png"], "is 30x20 but the photo 60x40"),
+        (["--labels", "labels.png", "--classes", "2"], "train ids up to 2"),
+        (["--labels", "labels.png", "--certainty", "1.0"], "less than 1"),
+        (["--labels", "labels.png", "--certainty", "0.2"], "more than 1 in 3"),
+    ],
+)
+def test_refuses(photo: Path, tmp_path: Path, monkeypatch, words: list[str], told: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    cv2.imwrite("labels.png", np.full((40, 60), 2, np.uint8))
+    cv2.imwrite("small.png", np.zeros((20, 30), np.uint8))
+    with pytest.raises(ValueError, match=told):
+        refine.main([str(photo), "--out", "out", *words])

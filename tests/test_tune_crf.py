@@ -1,0 +1,117 @@
+"""`python -m segment.tune_crf` from a run to a CRF that the other verbs take."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from segment import evaluate, runs, tune_crf
+from segment.crf import DenseCRF
+from segment.tuning import search
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A grid of four points and one step around the best."""
+    monkeypatch.setattr(search, "COARSE", ((3.0,), (30.0, 100.0), (3.0, 12.0)))
+    monkeypatch.setattr(search, "STEPS", (2.0,))
+
+
+def tune(run: Path, out: Path, *words: object) -> str:
+    try:
+        tune_crf.main(["--run", str(run), "--out", str(out), *map(str, words)])
+    finally:  # the folder stays this process's
+        while runs._HELD:
+            runs._HELD.pop().close()
+    return (out / "tuning.md").read_text()
+
+
+def test_a_run_gets_a_crf_a_table_a_picture_and_a_verdict(
+    tiny_run: Path, few: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tune(tiny_run, tmp_path / "crf", "--score_workers", 2)
+    assert text in capsys.readouterr().out
+    assert "Verdict: " in text
+    for row in ("| raw |", "| as given |", "| tuned |", "| control: another photo's edges |"):
+        assert row in text
+    assert (tmp_path / "crf" / "landscape.png").read_bytes()[1:4] == b"PNG"
+    settings = yaml.safe_load((tmp_path / "crf" / "crf.yaml").read_text())
+    crf = DenseCRF(**settings)
+    assert crf.reference_size == 64
+    assert crf.iterations == 2  # the run's own, which nothing searched
+
+    # The same command again has nothing left to try and comes to the same.
+    (trials,) = (tmp_path / "crf").glob("trials.*.jsonl")
+    before = trials.read_bytes()
+    assert tune(tiny_run, tmp_path / "crf", "--score_workers", 0) == text
+    assert trials.read_bytes() == before
+
+    # What was found goes into another verb, which says that these photos tuned it.
+    out = tmp_path / "evaluation"
+    found = str(tmp_path / "crf" / "crf.yaml")
+    evaluate.main(["--run", str(tiny_run), "--crf", found, "--out", str(out)])
+    assert "the same photos tuned the CRF" in capsys.readouterr().out
+    told = json.loads((out / "evaluation.json").read_text())
+    assert told["crf"]["parameters"]["bilateral_width_px"] == crf.bilateral_width_px
+
+
+def test_an_answer_that_is_missing_is_asked_for_again(
+    tiny_run: Path, few: None, tmp_path: Path
+) -> None:
+    text = tune(tiny_run, tmp_path, "--score_workers", 0)
+    answers = sorted((tmp_path / "cache").glob("*.npz"))
+    assert len(answers) == 5
+    kept = answers[1].stat().st_mtime_ns
+    answers[0].unlink()
+    assert tune(tiny_run, tmp_path, "--score_workers", 0) == text
+    assert answers[0].exists()
+    assert answers[1].stat().st_mtime_ns == kept
+
+
+def test_processes_share_the_asking(
+    tiny_run: Path, few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    tune_crf.main(["--run", str(tiny_run), "--out", str(tmp_path)])
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 2  # of five photos every second
+    assert not (tmp_path / "crf.yaml").exists()
+    monkeypatch.setenv("RANK", "0")
+    tune(tiny_run, tmp_path)
+    assert len(list((tmp_path / "cache").glob("*.npz"))) == 5
+
+
+@pytest.mark.parametrize("method", ["gradient", "optuna"])
+def test_other_methods_end_with_a_verdict_too(tiny_run: Path, tmp_path: Path, method: str) -> None:
+    if method == "optuna":
+        pytest.importorskip("optuna")
+    text = tune(tiny_run, tmp_path, "--method", method, "--trials", 3, "--objective", "boundary_f1")
+    how = {"gradient": "gradient of the cross-entropy"}.get(method, method)
+    assert f"by {how} for boundary_f1" in text
+    crf = DenseCRF(**yaml.safe_load((tmp_path / "crf.yaml").read_text()))
+    assert (crf.compatibility is not None) == (method == "gradient")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--photos", "2", "--block_size", "5"], "make 1 blocks"),
+        (["--split", "test"], "data.test names no annotation file"),
+        (["--checkpoint", "worst"], "no checkpoint 'worst'"),
+    ],
+)
+def test_refuses(tiny_run: Path, tmp_path: Path, words: list[str], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        tune(tiny_run, tmp_path, *words)
+
+
+def test_the_last_answer_is_the_network_s_own(tiny_run: Path, few: None, tmp_path: Path) -> None:
+    """Cached answers score as evaluation does: 64-pixel photos are refined at their own size."""
+    tune(tiny_run, tmp_path, "--score_workers", 0)
+    own = json.loads((tiny_run / "evaluation.json").read_text())["raw"]["confusion"]
+    paths = sorted((tmp_path / "cache").glob("*.npz"))
+    pool = search.pool_for(DenseCRF(), 0)
+    cached = torch.from_numpy(search.count_all(paths, None, 11, pool).confusion.sum(0))
+    assert (cached - torch.tensor(own)).abs().sum() <= 2 * 0.001 * cached.sum()

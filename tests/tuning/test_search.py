@@ -1,0 +1,202 @@
+"""The cache, the search and the halves, on photos whose edges tell their labels."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from segment.bootstrap import measures, summed
+from segment.crf import DenseCRF
+from segment.tuning import search as module
+from segment.tuning.cache import Cache, Example, Grid, compact, read_example, restored
+from segment.tuning.gradient import learn
+from segment.tuning.search import Search, around, pool_for
+from segment.tuning.verdict import falling, halves
+
+CRF = DenseCRF(iterations=3, reference_size=60)
+
+
+def write_example(path: Path, example: Example) -> None:
+    np.savez(
+        path,
+        scores=torch.from_numpy(example.probabilities).log().half().numpy(),
+        grid=np.array([1, 1]),
+        maps=np.array(example.truth.shape),
+        photo=example.photo,
+        truth=example.truth,
+        size=np.array(example.size),
+    )
+
+
+def count_all(paths, crf, num_classes, workers, guides=None):
+    pool = pool_for(CRF, workers)
+    try:
+        return module.count_all(paths, crf, num_classes, pool, guides)
+    finally:
+        pool.close()
+
+
+@pytest.fixture(scope="session")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Six photos of a bright disc, which the network has seen through noise."""
+    root = tmp_path_factory.mktemp("examples")
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:50, :60]
+    paths = []
+    for number in range(6):
+        cy, cx = rng.uniform(15, 35, 2)
+        truth = ((y - cy) ** 2 + (x - cx) ** 2 < 144).astype(np.uint8)
+        photo = (60 + 120 * truth[..., None] + rng.normal(0, 6, (50, 60, 3))).clip(0, 255)
+        blurred = F.avg_pool2d(torch.from_numpy(truth)[None].float(), 9, 1, 4)[0].numpy()
+        score = 4 * (blurred - 0.5) + rng.normal(0, 1, truth.shape)
+        inside = 1 / (1 + np.exp(-score))
+        maps = np.stack([1 - inside, inside]).astype(np.float32)
+        paths.append(root / f"{number}.npz")
+        write_example(paths[-1], Example(photo.astype(np.uint8), maps, truth, (50, 60)))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("size", "corner"), [((72, 96), 0), ((65, 97), 1), ((70, 91), 0), ((60, 91), 1)]
+)
+def test_scores_on_a_coarse_grid_are_kept_as_such(size: tuple[int, int], corner: int) -> None:
+    """Networks of stride 8 pad photos, interpolate as torch does, and crop."""
+    grid = [-(-(side - corner) // 8) + corner for side in size]
+    logits = 3 * torch.randn(5, *grid, generator=torch.Generator().manual_seed(0))
+    padded = [8 * (n - corner) + corner for n in grid]
+    fine = F.interpolate(logits[None], padded, mode="bilinear", align_corners=bool(corner))[0]
+    fine = fine[:, : size[0], : size[1]].softmax(0)
+    kept, found = compact(fine)
+    assert found == Grid(8, corner)
+    assert kept.shape == (5, *grid)
+    assert kept.dtype == torch.float16
+    torch.testing.assert_close(restored(kept, found, size), fine, atol=0.02, rtol=0)
+
+
+def test_scores_that_a_coarse_grid_would_lose_are_kept_whole() -> None:
+    noise = torch.randn(5, 72, 96, generator=torch.Generator().manual_seed(1)).softmax(0)
+    kept, grid = compact(noise)
+    assert grid == Grid(1, 1)
+    torch.testing.assert_close(restored(kept, grid, (72, 96)), noise, atol=2e-3, rtol=0)
+
+
+def test_a_cache_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
+    Cache(tmp_path, {"checkpoint": "a"})
+    Cache(tmp_path, {"checkpoint": "a"})
+    with pytest.raises(ValueError, match="holds the answers of another checkpoint"):
+        Cache(tmp_path, {"checkpoint": "b"})
+
+
+def test_a_damaged_answer_is_refused(examples: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "1.npz"
+    path.write_bytes(examples[0].read_bytes()[:200])
+    with pytest.raises(ValueError, match="is damaged; delete it"):
+        read_example(path)
+
+
+def searched(paths: list[Path], known: Path) -> Search:
+    search = Search(CRF, paths, 2, 0, known, "miou", pool_for(CRF, 0))
+    search.score(None)
+    search.grid(60)
+    return search
+
+
+def test_the_grid_finds_what_helps_and_stops_where_no_step_does(
+    examples: list[Path], tmp_path: Path
+) -> None:
+    known = tmp_path / "trials.jsonl"
+    search = searched(examples, known)
+    raw, best = search.trials[None], search.best
+    assert best is not None
+    assert best.point is not None
+    assert best.scores["miou"] > raw.scores["miou"] + 0.1
+    assert len(known.read_text().splitlines()) == len(search.trials)
+    for neighbour in around(best.point, module.STEPS[-1]):
+        assert search.trials[neighbour].scores["miou"] <= best.scores["miou"]
+
+
+@pytest.mark.parametrize("kept", [0, 1, 20, 30, -2])
+def test_a_search_that_was_stopped_goes_the_same_way(
+    examples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    known = tmp_path / "trials.jsonl"
+    whole = searched(examples[:2], known)
+    lines = known.read_text().splitlines()
+    known.write_text("\n".join([*lines[:kept], lines[kept][:9]]))  # as after a kill
+    counted = []
+    real = module.count_all
+    monkeypatch.setattr(module, "count_all", lambda *a: counted.append(a[1]) or real(*a))
+    again = searched(examples[:2], known)
+    assert len(counted) == len(lines) - len(lines[:kept])
+    assert again.best == whole.best
+    assert again.trials.keys() == whole.trials.keys()
+
+
+def test_workers_change_nothing(examples: list[Path]) -> None:
+    one, two = (count_all(examples, CRF, 2, workers) for workers in (0, 2))
+    for a, b in zip(one, two, strict=True):
+        assert np.array_equal(a, b)
+
+
+def test_another_photo_s_edges_help_less(examples: list[Path]) -> None:
+    own = count_all(examples, CRF, 2, 0)
+    other = count_all(examples, CRF, 2, 0, examples[1:] + examples[:1])
+    scores = [measures(summed(totals), 0)["miou"] for totals in (own, other)]
+    assert scores[0] > scores[1] + 0.1
+
+
+def test_optuna_is_seeded_and_resumes(examples: list[Path], tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    found = []
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        known = tmp_path / folder / "trials.jsonl"
+        search = Search(CRF, examples[:2], 2, 0, known, "miou", pool_for(CRF, 0))
+        search.optuna(60, trials=6, seed=1)
+        found.append([json.loads(line)["point"] for line in known.read_text().splitlines()])
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
+
+
+def test_learnt_weights_beat_those_it_started_from(examples: list[Path]) -> None:
+    weak = DenseCRF(iterations=3, position_weight=0.1, bilateral_weight=0.1, reference_size=60)
+    losses: list[float] = []
+    learnt = learn(weak, examples, 2, epochs=4, lr=0.1, seed=0, told=losses.append)
+    assert len(losses) == 24
+    before, after = (
+        measures(summed(count_all(examples, crf, 2, 0)), 0)["miou"] for crf in (weak, learnt)
+    )
+    assert after > before + 0.05
+    assert learnt.reference_size == 60
+    assert learnt.bilateral_width_px == weak.bilateral_width_px
+
+
+def test_widths_are_those_of_the_photo_s_own_size(tmp_path: Path, examples: list[Path]) -> None:
+    """A photo of twice the size was reduced to this one: its CRF's widths shrink along."""
+    with np.load(examples[0]) as file:
+        np.savez(tmp_path / "large.npz", **{**file, "size": np.array([100, 120])})
+    crf = DenseCRF(iterations=2, bilateral_width_px=40.0, position_width_px=4.0, max_side=60)
+    half = DenseCRF(iterations=2, bilateral_width_px=20.0, position_width_px=2.0, max_side=60)
+    large = count_all([tmp_path / "large.npz"], crf, 2, 0).calibration  # has the probabilities
+    assert np.array_equal(large, count_all(examples[:1], half, 2, 0).calibration)
+    assert not np.array_equal(large, count_all(examples[:1], crf, 2, 0).calibration)
+
+
+def test_halves_share_no_block() -> None:
+    tuning, held = halves(23, 4, seed=0)
+    assert sorted(tuning + held) == list(range(23))
+    assert not {n // 4 for n in tuning} & {n // 4 for n in held}
+    assert abs(len(tuning) - len(held)) <= 4
+    assert halves(23, 4, seed=1) != (tuning, held)
+    with pytest.raises(ValueError, match="make 1 blocks"):
+        halves(4, 4, seed=0)
+
+
+def test_a_class_that_falls_is_told(examples: list[Path]) -> None:
+    raw = count_all(examples, None, 2, 0)
+    assert falling(raw, count_all(examples, CRF, 2, 0), 0) == []
+    smeared = DenseCRF(iterations=10, position_weight=50.0, position_width_px=30.0)
+    assert 1 in falling(raw, count_all(examples, smeared, 2, 0), 0)
