@@ -259,7 +259,7 @@ def test_predict_writes_labels_overlays_lists_and_probabilities(
     results = json.loads((tmp_path / "results.json").read_text())
     categories = json.loads((tmp_path / "categories.json").read_text())
     classes = Taxonomy.load("trash10").classes
-    paper = classes.index("Paper")
+    told: dict[int, float] = {}
     assert {one["id"]: one["name"] for one in categories} == dict(enumerate(classes))
     areas = (tmp_path / "areas.csv").read_text().splitlines()
     assert areas[0] == "photo,class,pixels,share"
@@ -288,11 +288,16 @@ def test_predict_writes_labels_overlays_lists_and_probabilities(
         photo = cv2.imread(str(sample / "val" / name)).astype(int)
         shown = cv2.imread(str(tmp_path / "overlays" / f"{name}.jpg")).astype(int)
         off = np.abs(shown - photo).mean(-1)
-        assert off[ids != 0].mean() > 3 * off[ids == 0].mean()  # JPEG changes the rest a little
-        heat = cv2.imread(str(tmp_path / "heat_maps" / f"{name}.Paper.png"))
-        refined = heat[ids == paper].astype(int).mean(0), heat[ids != paper].astype(int).mean(0)
-        if paper in counted:  # viridis goes from violet to yellow: its green rises all the way
-            assert refined[0][1] > refined[1][1] + 50
+        assert off[ids != 0].mean() > 20
+        if (ids == 0).any():  # the background stays clear, but for what JPEG changes
+            assert off[ids == 0].mean() < off[ids != 0].mean() / 3
+        for index in counted:
+            heat = cv2.imread(str(tmp_path / "heat_maps" / f"{name}.{classes[index]}.png"))
+            green = heat[..., 1].astype(int)  # rises all the way from viridis's violet to yellow
+            if len(counted) > 1:
+                told[index] = green[ids == index].mean() - green[ids != index].mean()
+    assert len(told) > 2  # classes
+    assert min(told.values()) > 10
     assert len(list((tmp_path / "heat_maps").iterdir())) == 11 * len(names)
 
 
