@@ -235,7 +235,9 @@ class Tuning:
         for kind, crf in tqdm(crfs.items(), "held-out half", disable=None):
             totals[kind] = counted(self.held, crf)
         if len(self.held) > 1:
-            totals["control: another photo's edges"] = counted(self.held, final, 1)
+            # Not the next one, which may be the next frame of the same drive.
+            far = len(self.held) // 2
+            totals["control: another photo's edges"] = counted(self.held, final, far)
         blocks = np.unique(self.blocks[self.held], return_inverse=True)[1]
         held = Held(totals, self.taxonomy.classes, background, blocks)
         differences = held.differences(name)
