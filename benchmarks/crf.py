@@ -138,6 +138,7 @@ def main() -> None:
     )
     parser.add_argument("--photos", type=Path, help="folder of photos, searched through")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sizes", type=int, default=len(SIZES), help="of the four, from the least")
     parser.add_argument("--out", type=Path, help="Markdown file to write; else it is printed")
     options = parser.parse_args()
     lines = [
@@ -146,7 +147,7 @@ def main() -> None:
         "| equal labels | within 0.001 | memory: pydensecrf | native |",
         "|---|--:|---|" + "--:|" * 11,
     ]
-    cases = [(s, c, k) for s in SIZES for c in CLASSES for k in SHARPNESS]
+    cases = [(s, c, k) for s in SIZES[: options.sizes] for c in CLASSES for k in SHARPNESS]
     for (height, width), classes, kind in tqdm(cases, "calls", disable=None):
         took, ratios, labels, close = compare(
             options.photos, height, width, classes, kind, options.rounds
@@ -169,12 +170,12 @@ def main() -> None:
     source = "the photos of a folder" if options.photos else "drawn photos"
     head = f"""# The native CRF beside pydensecrf
 
-Written by `python benchmarks/crf.py --rounds {options.rounds}` with {source}: one call from
-probabilities to probabilities, default parameters (10 iterations), medians over as many photos in
-turn; "times as fast" is the median ratio to pydensecrf as pip builds it. Labels and probabilities
-are native's with 2 threads against pydensecrf's, the worst photo's; memory is what a call adds to a
-fresh process's peak. {platform.machine()} with {_native.instruction_sets()[0]}, torch
-{torch.__version__}.
+Written by `python benchmarks/crf.py --rounds {options.rounds} --sizes {options.sizes}` with
+{source}: one call from probabilities to probabilities, default parameters (10 iterations), medians
+over as many photos in turn; "times as fast" is the median ratio to pydensecrf as pip builds it.
+Labels and probabilities are native's with 2 threads against pydensecrf's, the worst photo's; memory
+is what a call adds to a fresh process's peak. {platform.machine()} with
+{_native.instruction_sets()[0]}, torch {torch.__version__}.
 
 """
     write_atomically(options.out, (head + text).encode())
