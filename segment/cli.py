@@ -9,7 +9,6 @@
 Every setting can be given on the command line too: `--data.batch_size 4`, `--crf null`.
 """
 
-import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -26,6 +25,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 
+from segment.arguments import named_run
 from segment.cli_errors import SegmentParser, check_files, no_module, refuse_model, stop
 from segment.console import CalmProgressBar, quiet
 from segment.cost import StepTimer
@@ -291,13 +291,3 @@ class SegmentCLI(LightningCLI):
             callbacks += [LearningRateMonitor("step"), LogPredictions(self.crf)]
         # Lightning wants checkpoint callbacks last, so that they see what the others logged.
         callbacks.sort(key=lambda callback: isinstance(callback, ModelCheckpoint))
-
-
-def named_run(args: Sequence[str]) -> Path | None:
-    """The run that a command line names, before it is parsed: its settings are the defaults."""
-    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    known.add_argument("--run")
-    known.add_argument("--resume")
-    found, _ = known.parse_known_args(args)
-    run = found.run or found.resume
-    return None if run is None else Path(run)

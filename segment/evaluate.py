@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import jsonargparse
 
+from segment.arguments import add_init_args, add_run
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.evaluation import Evaluation
@@ -22,15 +23,8 @@ from segment.tracking import log_evaluation
 
 
 def _arguments(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
-    parser.add_argument(
-        "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
-    )
-    parser.add_argument(
-        "--init_args",
-        type=dict[str, Any] | None,
-        help="Arguments of the model to replace, such as '{output_stride: 8, test_flip: true}'.",
-    )
+    add_run(parser)
+    add_init_args(parser)
     parser.add_argument("--split", type=Literal["train", "val", "test"], default="val")
     parser.add_argument(
         "--out",

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from segment import __version__
+from segment.arguments import add_run
 from segment.cli_errors import SegmentParser, user_errors
 from segment.files import write_atomically
 from segment.modules import SegmentationModule
@@ -43,10 +44,7 @@ PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 def _arguments() -> jsonargparse.ArgumentParser:
     parser = SegmentParser(prog="python -m segment.export", description=__doc__)
-    parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
-    parser.add_argument(
-        "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
-    )
+    add_run(parser)
     parser.add_argument("--out", type=str, required=True, help="File to write, model.onnx say.")
     parser.add_argument(
         "--size",

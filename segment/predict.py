@@ -15,13 +15,12 @@ Writes to --out, which may hold no earlier results.json:
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import jsonargparse
 import torch
 from tqdm import tqdm
 
-from segment.cli import named_run
+from segment.arguments import add_init_args, add_run, named_run
 from segment.cli_errors import SegmentParser, user_errors
 from segment.crf import DenseCRF
 from segment.crf.pool import WorkerPool
@@ -45,12 +44,9 @@ def _arguments() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "photos", type=str, nargs="+", help="Photos, folders of photos, or COCO json files."
     )
-    parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
+    add_run(parser)
     parser.add_argument("--out", type=str, required=True, help="Folder to write to.")
     parser.add_argument("--root", type=str | None, help="Photos of a json; null: its own folder.")
-    parser.add_argument(
-        "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
-    )
     parser.add_argument(
         "--crf", type=DenseCRF | None, sub_configs=True, help="Null: off. Default: the run's own."
     )
@@ -58,11 +54,7 @@ def _arguments() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--save_probabilities", type=bool, default=False, help="Before the CRF, float16 npz."
     )
-    parser.add_argument(
-        "--init_args",
-        type=dict[str, Any] | None,
-        help="Arguments of the model to replace, such as '{output_stride: 8, test_flip: true}'.",
-    )
+    add_init_args(parser)
     parser.add_argument("--device", type=str | None, help="cpu, cuda, mps; null: the fastest.")
     parser.add_argument(
         "--workers", type=int | None, help="Photos refined at a time; null: half the cores."

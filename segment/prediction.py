@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -85,14 +85,29 @@ def write_prediction(job: Job) -> Predicted:
             write_image(job.out / "heat_maps" / f"{job.source.name}.{word}.png", heat[..., ::-1])
     if job.save_probabilities:
         path = job.out / "probabilities" / f"{job.source.name}.npz"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(
-            path,
-            probabilities=job.probabilities.astype(np.float16),  # before the CRF
-            classes=np.array(job.taxonomy.classes),
-            size=np.array([height, width]),
-        )
+        given = job.probabilities  # before the CRF
+        write_probabilities(path, given, job.taxonomy.classes, (height, width))
     return _summary(job, ids, labels.confidence.numpy())
+
+
+def write_probabilities(
+    path: Path, maps: NDArray[np.floating], classes: Sequence[str], size: tuple[int, int]
+) -> None:
+    """What `segment.refine --probabilities` takes: maps (C, h, w) as float16, in an .npz.
+
+    Args:
+        path: File to write; its folder is made.
+        maps: Class probabilities.
+        classes: Names of the C classes.
+        size: Height and width of the photo in pixels.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(
+        path,
+        probabilities=maps.astype(np.float16),
+        classes=np.array(classes),
+        size=np.array(size),
+    )
 
 
 def _summary(job: Job, ids: np.ndarray, confidence: np.ndarray) -> Predicted:

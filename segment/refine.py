@@ -33,7 +33,7 @@ from segment.data.photos import read_photo
 from segment.data.taxonomy import spread_colors
 from segment.figure import belief_figure
 from segment.labels import labels_of
-from segment.prediction import overlay, write_image
+from segment.prediction import overlay, write_image, write_probabilities
 from segment.scoring import refine, write_labels
 
 MOST_CLASSES = 255
@@ -164,8 +164,7 @@ def main(args: Sequence[str]) -> None:
     colors = np.array(spread_colors(len(maps)), np.uint8)
     write_image(written[".overlay.jpg"], overlay(image, ids, colors))
     if parsed.save_probabilities:
-        half = refined.astype(np.float16)
-        np.savez_compressed(written[".npz"], probabilities=half, classes=np.array(names), size=size)
+        write_probabilities(written[".npz"], refined, names, size)
     if parsed.figure:
         write_image(written[".figure.png"], belief_figure(image, maps, crf, names))
     changed = float((ids != own).mean())

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from segment.crf import DenseCRF, resize_maps
+from segment.crf import DenseCRF, resize_maps, resized_photo
 from segment.labels import labels_of
 from segment.metrics import PhotoCounts, count_photo
 
@@ -50,10 +50,7 @@ def refine(
     """
     height, width = image.shape[:2]
     size = crf.working_size(height, width)
-    photo = torch.from_numpy(image)
-    if size != (height, width):
-        small = resize_maps(photo.permute(2, 0, 1).float(), size)
-        photo = small.round().to(torch.uint8).permute(1, 2, 0)
+    photo = resized_photo(image, size)
     probabilities = at_size(torch.from_numpy(maps), size)
     start = time.perf_counter()
     refined = crf.at_working_size(height, width)(photo, probabilities)
@@ -136,7 +133,12 @@ def write_labels(path: Path, ids: NDArray[np.uint8]) -> None:
         raise ValueError(f"{path}: cannot write the labels ({error.strerror}).") from error
 
 
+def cores() -> int:
+    """Cores that this process may use."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return available or 1
+
+
 def default_workers(processes: int = 1) -> int:
     """Half of this machine's share of cores: the network needs the rest."""
-    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return max(1, (available or 1) // (2 * processes))
+    return max(1, cores() // (2 * processes))

@@ -30,6 +30,7 @@ import torch
 import yaml
 from tqdm import tqdm
 
+from segment.arguments import add_run
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
@@ -39,7 +40,7 @@ from segment.interrupt import stopped
 from segment.metrics import Totals
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, hold
-from segment.scoring import default_workers
+from segment.scoring import cores
 from segment.tuning.cache import Cache
 from segment.tuning.gradient import learn
 from segment.tuning.landscape import write_landscape
@@ -48,10 +49,7 @@ from segment.tuning.verdict import Held, falling, halves, verdict
 
 
 def _arguments(parser: jsonargparse.ArgumentParser) -> None:
-    parser.add_argument("--run", type=str, required=True, help="Folder of a run.")
-    parser.add_argument(
-        "--checkpoint", type=str, default="best", help="best, last, interrupted, or a path."
-    )
+    add_run(parser)
     parser.add_argument("--split", type=Literal["train", "val", "test"], default="val")
     parser.add_argument("--out", type=str | None, help="Null: crf/<split> in the run.")
     parser.add_argument(
@@ -105,11 +103,7 @@ class Tuning:
         if known is None:
             raise ValueError(f"{self.run}: the checkpoint names no classes; train with `fit`.")
         self.taxonomy = data.taxonomy if data.taxonomy_source else known
-        if self.taxonomy.classes != known.classes:
-            raise ValueError(
-                f"the checkpoint knows the classes {', '.join(known.classes)}; "
-                f"data.taxonomy gives {', '.join(self.taxonomy.classes)}; take the checkpoint's."
-            )
+        self.module.check_taxonomy(self.taxonomy)
         data.use_taxonomy(self.taxonomy)
         data.prepare_data()
         self.module.short_side = data.short_side
@@ -142,7 +136,7 @@ class Tuning:
         }
         self.cache = Cache(self.out / "cache", self.identity)
         workers = self.config.score_workers
-        self.pool = pool_for(self.start, 2 * default_workers() if workers is None else workers)
+        self.pool = pool_for(self.start, cores() if workers is None else workers)
 
     def _chosen(self) -> list[Photo]:
         """At most as many photos as asked for, by whole blocks, in the order of the file."""

@@ -24,6 +24,13 @@ def resized(maps: NDArray, size: tuple[int, int]) -> NDArray[np.float32]:
     return resize_maps(torch.from_numpy(np.require(maps, np.float32, ["C", "W"])), size).numpy()
 
 
+def resized_photo(photo: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A photo (H, W, 3) at another size, as `resize_maps`; itself where it has that size."""
+    if photo.shape[:2] == size:
+        return photo
+    return resized(photo.transpose(2, 0, 1), size).round().astype(np.uint8).transpose(1, 2, 0)
+
+
 def restorer(probabilities: Array) -> Callable[[NDArray[np.float32]], Tensor]:
     """Puts a result into the shape and on the device of the input, without keeping the input."""
     shape, device = tuple(probabilities.shape), device_of(probabilities)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segment.crf import exact, layer, native, pydensecrf
-from segment.crf.arrays import Array, device_of, resized, restorer
+from segment.crf.arrays import Array, device_of, resized, resized_photo, restorer
 from segment.crf.guard import check, check_settings, whole
 from segment.crf.pool import WorkerPool
 from segment.crf.presets import PRESETS
@@ -257,9 +257,8 @@ class DenseCRF:
                 refined[n] = crf._mean_field(photo, given, where)
                 crf._keep(given, refined[n])
                 continue
-            small = resized(photo.transpose(2, 0, 1), size).round().astype(np.uint8)
             given = resized(given, size)
-            q = crf._mean_field(small.transpose(1, 2, 0), given, where)
+            q = crf._mean_field(resized_photo(photo, size), given, where)
             crf._keep(given, q)
             for map_, out in zip(q, refined[n], strict=True):  # one by one: all are gigabytes
                 out[:] = resized(map_[None], (height, width))[0]

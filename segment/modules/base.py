@@ -243,12 +243,7 @@ class SegmentationModule(LightningModule):
         if data is None:
             return
         taxonomy = data.taxonomy
-        known, given = self.taxonomy, (taxonomy.classes, taxonomy.background)
-        if known is not None and (known.classes, known.background) != given:
-            raise ValueError(
-                f"the checkpoint knows the classes {', '.join(known.classes)}; data.taxonomy "
-                f"gives {', '.join(taxonomy.classes)}; take the checkpoint's own."
-            )
+        self.check_taxonomy(taxonomy)
         if taxonomy.num_classes != self.num_classes:
             raise ValueError(
                 f"model.init_args.num_classes is {self.num_classes}, but the taxonomy "
@@ -270,6 +265,19 @@ class SegmentationModule(LightningModule):
                 counted = count(data.read("train")).median_frequency_weights()
                 self.class_weights = weights_of(counted.tolist(), self.num_classes)
             self.val_scores = SegmentationScores(self.num_classes, taxonomy.background)
+
+    def check_taxonomy(self, taxonomy: Taxonomy) -> None:
+        """Refuse the data's taxonomy where a checkpoint knows another.
+
+        Raises:
+            ValueError: It has other classes, or another background.
+        """
+        known, given = self.taxonomy, (taxonomy.classes, taxonomy.background)
+        if known is not None and (known.classes, known.background) != given:
+            raise ValueError(
+                f"the checkpoint knows the classes {', '.join(known.classes)}; data.taxonomy "
+                f"gives {', '.join(taxonomy.classes)}; take the checkpoint's own."
+            )
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Count one photo at the size of its annotation."""

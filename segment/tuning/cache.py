@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from segment.crf import DenseCRF, resize_maps
+from segment.crf import DenseCRF, resized_photo
 from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
 from segment.data.records import Photo
@@ -94,7 +94,6 @@ class Cache:
             tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
             with torch.inference_mode():
                 maps = at_most(module.probabilities(tensor.to(module.device))[0], size).cpu()
-            small = resize_maps(tensor[0].float(), size).round().to(torch.uint8)
             truth = coco.paint(photo)
             scores, grid = compact(maps)
             buffer = io.BytesIO()
@@ -103,7 +102,7 @@ class Cache:
                 scores=scores.numpy(),
                 grid=np.array(grid),
                 maps=np.array(maps.shape[1:]),
-                photo=small.permute(1, 2, 0).numpy(),
+                photo=resized_photo(image, size),
                 truth=cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT),
                 size=np.array(image.shape[:2]),
             )

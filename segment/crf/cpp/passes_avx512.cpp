@@ -1,4 +1,4 @@
-// The passes for x86-64 with avx512; best_passes() asks the CPU before it takes them.
+// The passes for x86-64 with avx512; runnable() in mean_field.cpp asks the CPU first.
 #if defined(__x86_64__)
 #include "passes.h"
 #define NAME avx512
