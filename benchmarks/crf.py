@@ -1,19 +1,31 @@
-"""The CRF's backends: seconds, memory, and whether native answers as pydensecrf does.
+r"""The CRF's backends: seconds, memory, and whether native answers as pydensecrf does.
 
-python benchmarks/crf.py --photos path/to/photos --out docs/crf.md
+python benchmarks/crf.py --photos path/to/photos --run RUN --out docs/crf.md
+python benchmarks/crf.py --largest
 
 One call each from probabilities to probabilities, alternating in one process; medians of their
 ratios. Photos are the folder's, resized, one after another; without a folder they are drawn.
-Probabilities are smooth noise, `soft` (no class sure) or `sure` (one class almost everywhere).
-Memory is what a fresh process peaks at above its inputs.
+Probabilities are those of RUN's network where it has as many classes, else smooth noise: `soft` (no
+class sure) or `sure` (one class almost everywhere). Memory is what a fresh process peaks at above
+its inputs. --largest refines 8192x8192 pixels, once, and says what that took.
+
+Two more columns, where their folders are given. Both were built by hand:
+    CFLAGS="-O3 -march=native" CXXFLAGS="-O3 -march=native" \
+        pip install --no-binary :all: --no-deps --target FOLDER pydensecrf2      # --optimized
+    pip install --target FOLDER "numpy<2" setuptools                             # --simplecrf
+    PYTHONPATH=FOLDER pip install --no-build-isolation --target FOLDER SimpleCRF
 """
 
 import argparse
+import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -24,12 +36,17 @@ from tqdm import tqdm
 
 from segment.crf import DenseCRF, _native
 from segment.files import write_atomically
+from segment.modules.loading import load_checkpoint
+from segment.runs import checkpoint_of
+from segment.scoring import at_size
 
 SIZES = ((256, 256), (512, 512), (768, 1024), (1024, 2048))  # height, width
 CLASSES = (2, 11, 21)
-SHARPNESS = {"soft": 1.0, "sure": 8.0}
+SHARPNESS = {"soft": 1.0, "sure": 8.0}  # of noise
+SOFTENED = 0.25  # of a network's answers: their exponent in the `soft` rows, 1 in the `sure` ones
 MEMORY_OF = (11, "soft")  # of the other rows memory is not measured: a process each takes time
 MOST_TORCH_PIXELS = 1_000_000
+LARGEST = 8192
 WAYS = {  # backend and threads
     "pydensecrf": ("pydensecrf", 1),
     "native, 1 thread": ("native", 1),
@@ -68,6 +85,51 @@ def probabilities(seed: int, classes: int, height: int, width: int, kind: str) -
     return (SHARPNESS[kind] * smooth).softmax(0).numpy()
 
 
+def answers(run: Path, given: list[np.ndarray], kind: str) -> list[np.ndarray]:
+    """What a run's network says of photos, softened in the `soft` rows."""
+    module = load_checkpoint(checkpoint_of(run))
+    found = []
+    for photo in given:
+        image = torch.from_numpy(photo).permute(2, 0, 1)[None]
+        with torch.inference_mode():
+            p = at_size(module.probabilities(image)[0].clone(), photo.shape[:2])
+        p = p ** (SOFTENED if kind == "soft" else 1.0)
+        found.append((p / p.sum(0)).numpy())
+    return found
+
+
+class Elsewhere:
+    """Another CRF in another Python: see crf_elsewhere.py.
+
+    Args:
+        kind: `pydensecrf` or `simplecrf`.
+        folder: Where that Python finds its packages.
+    """
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        script = Path(__file__).with_name("crf_elsewhere.py")
+        environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+        self.process = subprocess.Popen(
+            [sys.executable, script, kind],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def seconds(self, photo: np.ndarray, p: np.ndarray) -> float:
+        """Of one call with the default parameters."""
+        with tempfile.TemporaryDirectory() as folder:
+            paths = {name: f"{folder}/{name}.npy" for name in ("photo", "probabilities")}
+            np.save(paths["photo"], photo)
+            np.save(paths["probabilities"], p)
+            assert self.process.stdin is not None
+            assert self.process.stdout is not None
+            self.process.stdin.write(json.dumps({**paths, "crf": asdict(crf("auto"))}) + "\n")
+            self.process.stdin.flush()
+            return float(self.process.stdout.readline())
+
+
 def crf(backend: str) -> DenseCRF:
     """The default parameters at full size."""
     return DenseCRF(backend=backend, max_side=None)
@@ -101,34 +163,59 @@ print(peak() - before)
     return float(done.stdout)
 
 
-def compare(folder: Path | None, height: int, width: int, classes: int, kind: str, rounds: int):
+def compare(
+    cases: list[tuple[np.ndarray, np.ndarray]], others: dict[str, Elsewhere]
+) -> tuple[dict[str, float], dict[str, float], float, float]:
     """One row: seconds of each way, their ratio to pydensecrf, how far native agrees with it."""
-    cases = [
-        (photo, probabilities(n, classes, height, width, kind))
-        for n, photo in enumerate(photos(folder, rounds, height, width))
-    ]
-    took: dict[str, list[float]] = {way: [] for way in WAYS}
+    took: dict[str, list[float]] = {way: [] for way in (*WAYS, *others)}
     labels, close = [], []
-    for number in range(rounds):
-        photo, p = cases[number % len(cases)]
-        answers = {}
+    for photo, p in cases:
+        found = {}
         for way, (backend, threads) in WAYS.items():
-            if backend == "torch" and height * width > MOST_TORCH_PIXELS:
+            if backend == "torch" and photo.shape[0] * photo.shape[1] > MOST_TORCH_PIXELS:
                 continue
             torch.set_num_threads(threads)
             start = time.perf_counter()
-            answers[way] = crf(backend)(photo, p)
+            found[way] = crf(backend)(photo, p)
             took[way].append(time.perf_counter() - start)
-        ours, theirs = answers["native, 2 threads"], answers["pydensecrf"]
-        labels.append((ours.argmax(0) == theirs.argmax(0)).float().mean().item())
-        close.append(((ours - theirs).abs() < 1e-3).float().mean().item())
-    done = {way: times for way, times in took.items() if times}
+        for way, other in others.items():
+            took[way].append(other.seconds(photo, p))
+        ours, theirs = found["native, 2 threads"], found["pydensecrf"]
+        labels.append((ours.argmax(0) == theirs.argmax(0)).mean())
+        close.append((np.abs(ours - theirs) < 1e-3).mean())
     ratios = {
         way: statistics.median(a / b for a, b in zip(took["pydensecrf"], times, strict=True))
-        for way, times in done.items()
+        for way, times in took.items()
+        if times
     }
-    medians = {way: statistics.median(times) for way, times in done.items()}
+    medians = {way: statistics.median(times) for way, times in took.items() if times}
     return medians, ratios, min(labels), min(close)
+
+
+def growth(seconds: dict[tuple[int, int, int, str], float]) -> str:
+    """Nanoseconds per pixel of native with two threads, by photo size and number of classes."""
+    lines = ["| photo | " + " | ".join(f"{c} classes" for c in CLASSES) + " |"]
+    lines.append("|---|" + "--:|" * len(CLASSES))
+    for height, width in dict.fromkeys(key[:2] for key in seconds):
+        cells = (
+            1e9 * statistics.mean(seconds[height, width, c, k] for k in SHARPNESS) / height / width
+            for c in CLASSES
+        )
+        lines.append(f"| {width}x{height} | " + " | ".join(f"{ns:.0f} ns" for ns in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def largest() -> None:
+    """Print what refining LARGEST x LARGEST pixels takes."""
+    for classes in (2, 11):
+        before = time.perf_counter()
+        used = memory("native", LARGEST, LARGEST, classes)
+        per_pixel = used * 2**20 / LARGEST**2
+        print(
+            f"{LARGEST}x{LARGEST}, {classes} classes: {used / 1024:.1f} GB above the inputs, "
+            f"{per_pixel:.0f} bytes a pixel; {time.perf_counter() - before:.0f} s with making them",
+            flush=True,
+        )
 
 
 def main() -> None:
@@ -137,33 +224,59 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--photos", type=Path, help="folder of photos, searched through")
+    parser.add_argument("--run", type=Path, help="finished run whose network answers")
+    parser.add_argument("--optimized", type=Path, help="folder of a pydensecrf with -O3 -march")
+    parser.add_argument("--simplecrf", type=Path, help="folder of SimpleCRF")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="of the four, from the least")
+    parser.add_argument("--largest", action="store_true", help="only refine 8192x8192 pixels")
     parser.add_argument("--out", type=Path, help="Markdown file to write; else it is printed")
     options = parser.parse_args()
+    if options.largest:
+        largest()
+        return
+    others = {}
+    if options.optimized:
+        others["pydensecrf -O3"] = Elsewhere("pydensecrf", options.optimized)
+    if options.simplecrf:
+        others["SimpleCRF"] = Elsewhere("simplecrf", options.simplecrf)
+    known = load_checkpoint(checkpoint_of(options.run)).num_classes if options.run else None
+    ways = [*WAYS, *others]
     lines = [
-        "| photo | classes | probabilities | pydensecrf | native, 1 thread | 2 threads "
-        "| torch, 2 threads | times as fast: native, 1 | native, 2 | torch "
-        "| equal labels | within 0.001 | memory: pydensecrf | native |",
-        "|---|--:|---|" + "--:|" * 11,
+        "| photo | classes | probabilities | "
+        + " | ".join(f"{way}" for way in ways)
+        + " | times as fast: "
+        + " | ".join(ways[1:])
+        + " | equal labels | within 0.001 | memory: pydensecrf | native |",
+        "|---|--:|---|" + "--:|" * (2 * len(ways) + 3),
     ]
-    cases = [(s, c, k) for s in SIZES[: options.sizes] for c in CLASSES for k in SHARPNESS]
-    for (height, width), classes, kind in tqdm(cases, "calls", disable=None):
-        took, ratios, labels, close = compare(
-            options.photos, height, width, classes, kind, options.rounds
-        )
+    rows = [(s, c, k) for s in SIZES[: options.sizes] for c in CLASSES for k in SHARPNESS]
+    native: dict[tuple[int, int, int, str], float] = {}
+    for (height, width), classes, kind in tqdm(rows, "rows", disable=None):
+        given = photos(options.photos, options.rounds, height, width)
+        if classes == known:
+            found = answers(options.run, given, kind)
+        else:
+            found = [probabilities(n, classes, height, width, kind) for n in range(len(given))]
+        took, ratios, labels, close = compare(list(zip(given, found, strict=True)), others)
+        native[height, width, classes, kind] = took["native, 2 threads"]
         room = ["", ""]
         if (classes, kind) == MEMORY_OF:
             torch.set_num_threads(2)
             used = (memory(b, height, width, classes) for b in ("pydensecrf", "native"))
             room = [f"{megabytes:.0f} MB" for megabytes in used]
-        seconds = " | ".join(f"{took[way]:.3f} s" if way in took else "" for way in WAYS)
-        times = " | ".join(f"{ratios[w]:.1f}" if w in ratios else "" for w in list(WAYS)[1:])
+        seconds = " | ".join(f"{took[way]:.3f} s" if way in took else "" for way in ways)
+        times = " | ".join(f"{ratios[w]:.1f}" if w in ratios else "" for w in ways[1:])
+        origin = f"network, {kind}" if classes == known else kind
         lines.append(
-            f"| {width}x{height} | {classes} | {kind} | {seconds} | {times} | "
+            f"| {width}x{height} | {classes} | {origin} | {seconds} | {times} | "
             f"{100 * labels:.3f} % | {100 * close:.3f} % | {room[0]} | {room[1]} |"
         )
     text = "\n".join(lines) + "\n"
+    text += f"""
+How native's cost with 2 threads grows: time per pixel, the mean of both kinds of probabilities.
+
+{growth(native)}"""
     if options.out is None:
         print(text)
         return
@@ -173,6 +286,8 @@ def main() -> None:
 Written by `python benchmarks/crf.py --rounds {options.rounds} --sizes {options.sizes}` with
 {source}: one call from probabilities to probabilities, default parameters (10 iterations), medians
 over as many photos in turn; "times as fast" is the median ratio to pydensecrf as pip builds it.
+`-O3` is pydensecrf built with `-O3 -march=native`; SimpleCRF gives labels alone. `network` are a
+trained network's own probabilities, `network, soft` their fourth roots, the rest is smooth noise.
 Labels and probabilities are native's with 2 threads against pydensecrf's, the worst photo's; memory
 is what a call adds to a fresh process's peak. {platform.machine()} with
 {_native.instruction_sets()[0]}, torch {torch.__version__}.
