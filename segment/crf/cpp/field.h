@@ -11,6 +11,16 @@ constexpr int kTile = 32;  // pixels per side: the lattice points of a tile stay
 
 constexpr int kMostClasses = 1024;
 
+constexpr int kBatch = 16;  // pixels that are placed together
+
+// Where pixels lie in a lattice of D dimensions.
+template <int D>
+struct Places {
+  int32_t base[D + 1][kBatch];  // the simplex's corner of remainder 0
+  uint32_t order[kBatch];       // ranks of the coordinates within the simplex, 3 bits each
+  float weight[D + 1][kBatch];  // barycentric, of the corners by their remainder
+};
+
 // A pixel's place in both lattices: weights of the corners of the simplex it lies in.
 struct Pixel {
   float position[3];
@@ -38,7 +48,7 @@ struct Chunk {
   const uint32_t* corners[2];       // by simplex: rows of `blurred`
   const uint32_t* own_corners[2];   // by simplex: rows of `sums`
   float* sums[2];          // splatted Q, one row per lattice point that this thread touches
-  float* unary;            // log of the clipped probabilities, pixels x classes, padded at the end
+  float* unary;            // log2 of the clipped probabilities, pixels x classes, padded at the end
   const float* ratio[2];   // per pixel: weight of slicing over weight of splatting; null is 1
   float* scratch;          // one tile's pixels x classes, padded
 };
@@ -53,7 +63,10 @@ struct Shape {
 struct Passes {
   const char* name;
   int width;  // floats per vector
-  // Takes probabilities (classes, pixels) to log p, and splats them.
+  // Features, in widths, to places; `scale` is Elevation's.
+  void (*place_position)(const float* scale, const float (&feature)[2][kBatch], Places<2>&);
+  void (*place_bilateral)(const float* scale, const float (&feature)[5][kBatch], Places<5>&);
+  // Takes probabilities (classes, pixels) to log2 p, and splats them.
   void (*start)(const Shape&, const Chunk&, const float* probabilities, float clip);
   // Slices, takes the softmax, and splats it again, or writes it where `out` is not null. False
   // where scores were too large: then it is to be done again, safely.
@@ -67,6 +80,5 @@ struct Passes {
   // rows *= matrix, for a symmetric matrix (classes, stride).
   void (*mix)(float* rows, size_t first, size_t last, const Shape&, const float* matrix);
 };
-
 
 }  // namespace segment_crf

@@ -8,20 +8,14 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
+
+#include "field.h"
 
 namespace segment_crf {
 
-constexpr int kBatch = 16;  // pixels that are placed together
-
-// Where pixels lie in a lattice of D dimensions.
-template <int D>
-struct Places {
-  float base[D + 1][kBatch];    // the simplex's corner of remainder 0
-  float rank[D + 1][kBatch];    // order of the coordinates within the simplex
-  float weight[D + 1][kBatch];  // barycentric, of the corners by their remainder
-};
-
+// Features, in widths, to the lattice's coordinates.
 template <int D>
 class Elevation {
  public:
@@ -38,55 +32,8 @@ class Elevation {
     return reach;
   }
 
-  void place(const float (&feature)[D][kBatch], Places<D>& at) const {
-    float elevated[D + 1][kBatch], sum[kBatch];
-    for (int l = 0; l < kBatch; l++) sum[l] = 0;
-    for (int j = D; j > 0; j--)
-      for (int l = 0; l < kBatch; l++) {
-        const float scaled = feature[j - 1][l] * scale_[j - 1];
-        elevated[j][l] = sum[l] - static_cast<float>(j) * scaled;
-        sum[l] += scaled;
-      }
-    for (int l = 0; l < kBatch; l++) elevated[0][l] = sum[l];
-
-    float off[kBatch];  // how many steps the rounded point is off the plane of coordinate sum 0
-    for (int l = 0; l < kBatch; l++) off[l] = 0;
-    const float down = 1.0f / (D + 1), up = D + 1;
-    for (int i = 0; i <= D; i++)
-      for (int l = 0; l < kBatch; l++) {
-        // Adding 1.5 * 2^23 rounds to the nearest whole number, ties to even.
-        const float step = (down * elevated[i][l] + 12582912.0f) - 12582912.0f;
-        at.base[i][l] = step * up;
-        off[l] += step;
-        at.rank[i][l] = 0;
-      }
-    for (int i = 0; i < D; i++)
-      for (int j = i + 1; j <= D; j++)
-        for (int l = 0; l < kBatch; l++) {
-          const bool less = elevated[i][l] - at.base[i][l] < elevated[j][l] - at.base[j][l];
-          at.rank[i][l] += less ? 1.0f : 0.0f;
-          at.rank[j][l] += less ? 0.0f : 1.0f;
-        }
-    float rest[D + 1][kBatch];
-    for (int i = 0; i <= D; i++)
-      for (int l = 0; l < kBatch; l++) {
-        float rank = at.rank[i][l] + off[l];
-        const float back = rank < 0 ? up : (rank >= up ? -up : 0.0f);
-        at.rank[i][l] = rank + back;
-        at.base[i][l] += back;
-        rest[i][l] = (elevated[i][l] - at.base[i][l]) * down;
-      }
-    float sorted[D + 1][kBatch];  // from the highest rank to the lowest
-    for (int k = 0; k <= D; k++)
-      for (int l = 0; l < kBatch; l++) {
-        float value = 0;
-        for (int i = 0; i <= D; i++) value += at.rank[i][l] == D - k ? rest[i][l] : 0.0f;
-        sorted[k][l] = value;
-      }
-    for (int l = 0; l < kBatch; l++) at.weight[0][l] = sorted[0][l] + (1.0f - sorted[D][l]);
-    for (int k = 1; k <= D; k++)
-      for (int l = 0; l < kBatch; l++) at.weight[k][l] = sorted[k][l] - sorted[k - 1][l];
-  }
+  // By feature; place.inc has the formula.
+  const float* scale() const { return scale_; }
 
  private:
   float scale_[D];
@@ -106,11 +53,11 @@ struct Keys {
     for (int i = 0; i < D; i++) key += axis(i);
     return key;
   }
-  static Word from(const float (&base)[D + 1][kBatch], int lane) {
-    Word key = ones() << (kBits - 1);  // so that fields are positive
+  static void from(const int32_t (&base)[D + 1][kBatch], Word (&key)[kBatch]) {
+    for (int l = 0; l < kBatch; l++) key[l] = ones() << (kBits - 1);  // so that fields are positive
     for (int i = 0; i < D; i++)
-      key += static_cast<Word>(static_cast<int64_t>(base[i][lane])) << (kBits * i);
-    return key;
+      for (int l = 0; l < kBatch; l++)
+        key[l] += static_cast<Word>(static_cast<int64_t>(base[i][l])) << (kBits * i);
   }
   // From a point to its neighbour along one of the D + 1 directions of the blur.
   static Word step(int direction) {
@@ -174,10 +121,10 @@ class Points {
 };
 
 // The simplices of a few pixels, forgotten by begin() at once.
-template <class Key, int kMost>
+template <class Key>
 class Simplices {
  public:
-  Simplices() : slots_(2 * kMost) {}
+  explicit Simplices(size_t most) : slots_(2 * most), mask_(2 * most - 1) {}  // a power of 2
 
   void begin() {
     stamp_++;
@@ -186,8 +133,8 @@ class Simplices {
 
   // The number of a simplex from 0, and whether it is new.
   std::pair<uint32_t, bool> find_or_add(Key base, uint32_t order) {
-    size_t slot = (hashed(base) ^ hashed(static_cast<uint64_t>(order))) % (2 * kMost);
-    for (; slots_[slot].stamp == stamp_; slot = (slot + 1) % (2 * kMost))
+    size_t slot = (hashed(base) ^ hashed(static_cast<uint64_t>(order))) & mask_;
+    for (; slots_[slot].stamp == stamp_; slot = (slot + 1) & mask_)
       if (slots_[slot].base == base && slots_[slot].order == order)
         return {slots_[slot].number, false};
     slots_[slot] = {base, order, stamp_, size_};
@@ -203,6 +150,7 @@ class Simplices {
   };
 
   std::vector<Slot> slots_;
+  size_t mask_;
   uint32_t stamp_ = 0, size_ = 0;
 };
 

@@ -18,7 +18,7 @@ struct Settings {
   Normalization normalization;
   const float* compatibility;  // (classes, classes), symmetric; null is Potts
   int threads;
-  std::string instruction_set;  // one of instruction_sets(), or empty for the first
+  std::string instruction_set;  // one of instruction_sets(), or empty for the fastest
 };
 
 // Photo (height, width, 3) and probabilities (classes, height, width) to `out`, shaped as the

@@ -2,5 +2,6 @@
 #include "passes.h"
 #define NAME baseline
 #define WIDTH 4
+#include "place.inc"
 #include "passes.inc"
 SEGMENT_CRF_PASSES(baseline)
