@@ -2,6 +2,7 @@
 #if defined(__x86_64__)
 #include "passes.h"
 #define NAME avx2
+#define PLACE_WIDTH 8
 #define WIDTH 8
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)

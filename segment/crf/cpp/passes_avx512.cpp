@@ -4,6 +4,7 @@
 
 #include "passes.h"
 #define NAME avx512
+#define PLACE_WIDTH 8  // avx512 has FMA
 #define WIDTH 16
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2"))), apply_to = function)
