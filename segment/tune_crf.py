@@ -34,7 +34,7 @@ from segment.arguments import add_run
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
-from segment.data.records import Photo
+from segment.data.dataset import CocoSegmentation
 from segment.files import write_atomically
 from segment.interrupt import stopped
 from segment.metrics import Totals
@@ -45,7 +45,7 @@ from segment.tuning.cache import Cache
 from segment.tuning.gradient import learn
 from segment.tuning.landscape import write_landscape
 from segment.tuning.search import SEARCHED, Search, Trial, count_all, pool_for
-from segment.tuning.verdict import Held, falling, halves, verdict
+from segment.tuning.verdict import Held, chosen, falling, halves, verdict
 
 
 def _arguments(parser: jsonargparse.ArgumentParser) -> None:
@@ -112,9 +112,10 @@ class Tuning:
             raise ValueError(
                 f"{self.coco.path}: not one pixel is labelled, so nothing can be tuned on it."
             )
-        self.photos = self._chosen()
-        blocks = max(1, self.config.block_size)
-        self.tuning, self.held = halves(len(self.photos), blocks, self.config.seed)
+        blocks, seed = max(1, self.config.block_size), self.config.seed
+        self.photos = chosen(self.coco.photos, self.config.photos, blocks, seed)
+        self.skipped = 0  # known once the network was asked
+        self.tuning, self.held = halves(len(self.photos), blocks, seed)
         self.blocks = np.arange(len(self.photos)) // blocks
         given = cli.crf or DenseCRF()
         sides = [max(photo.height, photo.width) for photo in self.photos]
@@ -138,30 +139,36 @@ class Tuning:
         workers = self.config.score_workers
         self.pool = pool_for(self.start, cores() if workers is None else workers)
 
-    def _chosen(self) -> list[Photo]:
-        """At most as many photos as asked for, by whole blocks, in the order of the file."""
-        photos, size = self.coco.photos, max(1, self.config.block_size)
-        blocks = [photos[i : i + size] for i in range(0, len(photos), size)]
-        order = np.random.default_rng(self.config.seed).permutation(len(blocks))
-        wanted = max(2, self.config.photos // size)
-        return [photo for n in sorted(order[:wanted]) for photo in blocks[n]]
-
     def paths(self, places: Sequence[int]) -> list[Path]:
         """Files of some of the photos."""
         return [self.cache.path(self.photos[place]) for place in places]
 
     def ask_network(self) -> None:
-        """Fill the cache: this process's share, and the first one what is then still missing."""
+        """Fill the cache: this process's share, and the first one what is then still missing.
+
+        Raises:
+            ValueError: Photos cannot be read, and the data say to stop there; or none of one half.
+        """
+        dataset = CocoSegmentation(self.coco)
         shares = [self.photos[self.rank :: self.world]]
         if self.rank == 0 and self.world > 1:
             shares.append(self.photos)
         for share in shares:
             missing = self.cache.missing(share)
-            filled = self.cache.fill(self.module, self.coco, missing, self.start)
+            filled = self.cache.fill(self.module, dataset, missing, self.start)
             for _ in tqdm(
                 filled, "network", len(missing), unit="photo", disable=not missing or None
             ):
                 pass
+        unread = self.cache.missing(self.photos)
+        self.skipped = len(unread)
+        for half in (self.tuning, self.held):
+            half[:] = [place for place in half if self.photos[place] not in unread]
+            if self.rank == 0 and not half:
+                raise ValueError(
+                    f"{self.coco.path}: of one half of the {len(self.photos)} photos not one can "
+                    f"be read, so nothing can be tuned or told; mend them, or give more --photos."
+                )
 
     def search(self) -> DenseCRF:
         """The best parameters on the tuning half."""
@@ -253,7 +260,7 @@ class Tuning:
             f"Classes whose IoU fell on the tuning half, and which therefore keep their pixels: "
             f"{kept}.",
             held.table(),
-            verdict(objective, differences[objective], len(self.held), number),
+            verdict(objective, differences[objective], len(self.held), number, self.skipped),
             held.by_class(name, differences),
         ]
         return "\n\n".join(parts) + "\n"

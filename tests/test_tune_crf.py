@@ -1,6 +1,8 @@
 """`python -m segment.tune_crf` from a run to a CRF that the other verbs take."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -115,3 +117,34 @@ def test_the_last_answer_is_the_network_s_own(tiny_run: Path, few: None, tmp_pat
     pool = search.pool_for(DenseCRF(), 0)
     cached = torch.from_numpy(search.count_all(paths, None, 11, pool).confusion.sum(0))
     assert (cached - torch.tensor(own)).abs().sum() <= 2 * 0.001 * cached.sum()
+
+
+def test_photos_that_cannot_be_read_are_skipped_and_counted(
+    tiny_run: Path, few: None, sample: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(sample, tmp_path / "copied"))
+    photo = root / json.loads((root / "val.json").read_text())["images"][2]["file_name"]
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[: len(whole) // 2])
+    words = ["--data.root", root, "--data.on_bad_photo", "skip", "--score_workers", 0]
+    text = tune(tiny_run, tmp_path / "crf", *words)
+    assert "1 photos could not be read and are in neither half" in text
+    (sizes,) = re.findall(r"(\d) photos tuned.* (\d) others", text)
+    assert sum(map(int, sizes)) == 4
+    assert len(list((tmp_path / "crf" / "cache").glob("*.npz"))) == 4
+    with pytest.raises(ValueError, match=re.escape(photo.name)):  # unless the data say `stop`
+        tune(tiny_run, tmp_path / "other", "--data.root", root)
+
+    photo.write_bytes(whole)  # mended, it is taken up
+    assert "could not be read" not in tune(tiny_run, tmp_path / "crf", *words)
+    assert len(list((tmp_path / "crf" / "cache").glob("*.npz"))) == 5
+
+
+def test_a_half_without_a_readable_photo_is_refused(
+    tiny_run: Path, sample: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(sample, tmp_path / "copied"))
+    for image in json.loads((root / "val.json").read_text())["images"][1:]:
+        (root / image["file_name"]).write_bytes(b"")
+    with pytest.raises(ValueError, match="of one half of the 5 photos not one can be read"):
+        tune(tiny_run, tmp_path / "crf", "--data.root", root, "--data.on_bad_photo", "skip")
