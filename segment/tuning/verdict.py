@@ -42,9 +42,9 @@ class Held:
     background: int | None
     blocks: NDArray[np.integer]
 
-    def differences(self, name: str) -> dict[str, Difference]:
-        """A refinement minus raw, by measure."""
-        return paired_bootstrap(self.totals["raw"], self.totals[name], self.background, self.blocks)
+    def differences(self, name: str, base: str = "raw") -> dict[str, Difference]:
+        """A refinement minus raw, or minus another, by measure."""
+        return paired_bootstrap(self.totals[base], self.totals[name], self.background, self.blocks)
 
     def table(self) -> str:
         """Scores of every kind, as Markdown."""
