@@ -13,6 +13,7 @@ import gzip
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +68,13 @@ def trained(runs: Path, name: str, experiment: dict[str, Any]) -> Path:
     return done.parent
 
 
-def scored(run: Path, out: Path, data: Path, *words: object) -> Path:
-    """A folder with the scores of a run's checkpoint, raw and refined with `CRF`."""
+def scored(run: Path, out: Path, data: Path, crf: dict[str, Any], *words: object) -> Path:
+    """A folder with the scores of a run's checkpoint, raw and refined."""
     if not (out / "evaluation.json").exists():
-        crf = [word for key, value in CRF.items() for word in (f"--crf.{key}", value)]
-        settings = ["--data.root", data, "--crf", "{}", *crf, "--crf.normalization", "after"]
+        path = out.with_suffix(".yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(yaml.safe_dump(crf))
+        settings = ["--data.root", data, "--crf", path]
         verb("segment.evaluate", "--run", run, "--out", out, *settings, *words)
     return out
 
@@ -113,54 +116,63 @@ def main() -> None:
         model = {"class_path": f"segment.modules.{kind}", "init_args": init_args}
         return {"seed_everything": 0, "model": model, "data": data, "crf": crf, "trainer": trainer}
 
-    start = scored(options.fcn, options.runs / "start", options.data)
+    start = scored(options.fcn, options.runs / "start", options.data, refinement)
     alone = trained(options.runs, "alone", experiment("FCNModule", {"stride": 8}, refinement))
-    through = trained(options.runs, "through", experiment("CRFRNNModule", {**CRF, **LEARNT}, None))
-    words = ["--checkpoint", "last", "--init_args", "{iterations: 0}"]
-    unrefined = scored(through, options.runs / "through_network", options.data, *words)
-
-    rows = {
-        "FCN-8s as it was": totals_of(start, "raw"),
-        "... with the CRF it starts from": totals_of(start, "refined"),
-        "trained on by itself": totals_of(alone, "raw"),
-        "... with the CRF it starts from ": totals_of(alone, "refined"),
-        "trained through the CRF: its network alone": totals_of(unrefined, "raw"),
-        "... with the CRF it starts from  ": totals_of(unrefined, "refined"),
-        "... with the CRF it learnt": totals_of(through, "raw"),
-    }
-    names = list(rows)
-    background = json.loads((start / "evaluation.json").read_text())["background"]
-    photos = len(rows[names[0]].confusion)
-    blocks = np.arange(photos) // options.block_size
+    arguments = {**CRF, **LEARNT}
+    through = trained(options.runs, "through", experiment("CRFRNNModule", arguments, None))
     module = load_checkpoint(checkpoint_of(through, "last"))
     assert isinstance(module, CRFRNNModule)
     learnt = module.dense_crf()
+
+    def again(run: Path, name: str, crf: dict[str, Any], *words: str) -> Path:
+        out = options.runs / name
+        return scored(run, out, options.data, crf, "--checkpoint", "last", *words)
+
+    # 0 steps leave the network's own probabilities.
+    network = again(through, "network", refinement, "--init_args", "{iterations: 0}")
+    other = again(alone, "other", asdict(learnt))
+
+    base = "... with the CRF that both start from"
+    rows = [
+        ("FCN-8s as it was", totals_of(start, "raw")),
+        (base, totals_of(start, "refined")),
+        ("trained on by itself", totals_of(alone, "raw")),
+        (base, totals_of(alone, "refined")),
+        ("... with the CRF that the other learnt", totals_of(other, "refined")),
+        ("trained on through the CRF: its network alone", totals_of(network, "raw")),
+        (base, totals_of(network, "refined")),
+        ("... with the CRF that it learnt", totals_of(through, "raw")),
+    ]
+    background = json.loads((start / "evaluation.json").read_text())["background"]
+    last = rows[-1][1]
+    photos = len(last.confusion)
+    blocks = np.arange(photos) // options.block_size
     steps = {
         name: json.loads((run / "cost.json").read_text())["seconds_per_training_step"]
         for name, run in (("alone", alone), ("through", through))
     }
     lines = ["| | " + " | ".join(NAMES.values()) + " |", "|---|" + "--:|" * len(NAMES)]
-    for name, totals in rows.items():
+    for label, totals in rows:
         found = measures(summed(totals), background)
-        lines.append(f"| {name.strip()} | " + " | ".join(f"{found[m]:.3f}" for m in NAMES) + " |")
-    told = []
-    for before, words_ in (
-        (names[2], "trained on by itself, unrefined"),
-        (names[3], "trained on by itself and refined by the CRF that both start from"),
-        (names[5], "the same network with the CRF it starts from"),
+        lines.append(f"| {label} | " + " | ".join(f"{found[m]:.3f}" for m in NAMES) + " |")
+    compared = ["| minus | " + " | ".join(NAMES.values()) + " |", "|---|" + "---|" * len(NAMES)]
+    for place, label in (
+        (2, "trained on by itself, not refined"),
+        (3, "trained on by itself, refined by the CRF that both start from"),
+        (4, "trained on by itself, refined by the CRF that the other learnt"),
     ):
-        differences = paired_bootstrap(rows[before], rows[names[6]], background, blocks)
-        values = ", ".join(f"{word} {interval(differences[m])}" for m, word in NAMES.items())
-        told.append(f"- against {words_}: {values}")
+        differences = paired_bootstrap(rows[place][1], last, background, blocks)
+        values = " | ".join(interval(differences[m]) for m in NAMES)
+        compared.append(f"| {label} | {values} |")
     text = PAGE.format(
         command=f"python benchmarks/crf_rnn.py --fcn RUN --data camvid --epochs {options.epochs}",
         photos=photos,
         blocks=int(blocks.max()) + 1,
-        epochs=options.epochs,
+        epochs=f"{options.epochs} epoch" + "s" * (options.epochs != 1),
         batch=BATCH,
         crop=data["crop_size"],
         table="\n".join(lines),
-        told="\n".join(told),
+        compared="\n".join(compared),
         learnt=described(learnt),
         alone=steps["alone"],
         through=steps["through"],
@@ -174,31 +186,33 @@ def described(crf: DenseCRF) -> str:
     matrix = np.array(crf.compatibility)
     own, others = matrix.diagonal(), matrix[~np.eye(len(matrix), dtype=bool)]
     weights = ", ".join(
-        f"{name} weight {CRF[f'{name}_weight']:g} to {getattr(crf, f'{name}_weight'):.2f}"
+        f"{name} weight from {CRF[f'{name}_weight']:g} to {getattr(crf, f'{name}_weight'):.2f}"
         for name in ("position", "bilateral")
     )
     return (
-        f"{weights}; compatibility off the diagonal 1 to {others.min():.2f} to {others.max():.2f}, "
-        f"on it 0 to {own.min():.2f} to {own.max():.2f}"
+        f"{weights};\ncompatibility off the diagonal from 1 to {others.min():.2f} ... "
+        f"{others.max():.2f}, on it from 0 to {own.min():.2f} ... {own.max():.2f}"
     )
 
 
 PAGE = """# Training through the CRF
 
-Written by `{command}`: FCN-8s on EfficientNet-Lite0, trained on CamVid, is trained on for {epochs}
-epoch(s) of {batch} crops of {crop} px a step, by itself and through five mean-field steps of a CRF
-(`CRFRNNModule`), from the same checkpoint, in the same steps at the same rates. Scores are of the
-last checkpoints on {photos} photos; the CRF makes 10 steps.
+Written by `{command} --out docs/crf_rnn.md`:
+FCN-8s on EfficientNet-Lite0, trained on CamVid, is trained on for {epochs}, {batch} crops of
+{crop} px a step, by itself and through five mean-field steps of a CRF (`CRFRNNModule`): from the
+same checkpoint, in the same steps at the same rates. Scores are of the last checkpoints, which no
+photo chose, on {photos} validation photos; the CRF makes 10 steps. One seed.
 
 {table}
 
-Trained through the CRF, with the CRF it learnt (95 % intervals, {blocks} blocks of frames that
-follow each other, one seed: they speak of these networks):
+Trained on through the CRF, with the CRF that it learnt (95 % intervals by a paired bootstrap over
+{blocks} blocks of frames that follow each other; they speak of these networks, not of other seeds):
 
-{told}
+{compared}
 
-The CRF learnt {learnt}. A training step took {alone:.2f} s by itself and {through:.2f} s through
-the CRF.
+The CRF learnt:
+{learnt}.
+A training step took {alone:.2f} s by itself and {through:.2f} s through the CRF.
 """
 
 
