@@ -39,10 +39,11 @@ def by_search(
             search.grid(reference)
         else:
             search.optuna(reference, trials, seed)
-    write_landscape(picture, list(search.trials.values()), search.objective)
     assert search.best is not None
-    assert search.best.point is not None
-    return search.at(search.best.point)
+    taken = search.best.point
+    assert taken is not None
+    write_landscape(picture, list(search.trials.values()), search.objective, taken)
+    return search.at(taken)
 
 
 def by_gradient(learning: Learning, picture: Path) -> DenseCRF:

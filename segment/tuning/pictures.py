@@ -10,20 +10,21 @@ from numpy.typing import NDArray
 
 from segment.files import write_atomically
 from segment.tuning.gradient import Step
-from segment.tuning.search import SEARCHED, Trial
+from segment.tuning.search import SEARCHED, Point, Trial
 
 PANEL, MARGIN, DOT = 380, 62, 17
 INK, FAINT = (40, 40, 40), (205, 205, 205)
 BLUE, ORANGE = (178, 114, 0), (0, 94, 213)  # told apart by colour-blind readers, too
 
 
-def write_landscape(path: Path, trials: list[Trial], objective: str) -> None:
+def write_landscape(path: Path, trials: list[Trial], objective: str, taken: Point) -> None:
     """Draw one panel for each range of weights, both widths on logarithmic axes.
 
     Args:
         path: PNG to write.
         trials: Those with a point are drawn.
         objective: Which score.
+        taken: The point with a ring, which is not the best where another search went further.
     """
     drawn = [(trial.point, trial.scores[objective]) for trial in trials if trial.point is not None]
     drawn = [(point, score) for point, score in drawn if not math.isnan(score)]
@@ -55,12 +56,12 @@ def write_landscape(path: Path, trials: list[Trial], objective: str) -> None:
         for index in group[np.argsort(scores[group])]:  # the best on top
             x, y = _place(points[index, 1:], low, high)
             cv2.circle(canvas, (x, y), DOT, colors[index].tolist(), -1, cv2.LINE_AA)
-            if scores[index] == scores.max():
+            if drawn[index][0] == taken:
                 cv2.circle(canvas, (x, y), DOT + 3, INK, 2, cv2.LINE_AA)
             white = int(colors[index].sum()) < 330
             _write(canvas, f"{100 * scores[index]:.1f}", (x - 14, y + 4), white=white)
         panels.append(canvas)
-    _save(path, panels, f"{objective} in per cent, raw labels not drawn; ring: the best")
+    _save(path, panels, f"{objective} in per cent, raw labels not drawn; ring: what is taken")
 
 
 def write_curves(path: Path, steps: Sequence[Step]) -> None:
