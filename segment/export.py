@@ -6,7 +6,8 @@ python -m segment.export --run RUN --out model.onnx --size 480 640
 The graph maps `image`, uint8 RGB (1, 3, H, W), to `logits`, float32 (1, C, H, W). Normalization,
 and padding to a size that the network takes, are inside; H and W are fixed, because that size is
 worked out when the graph is written. Windows, scales and flips that a recipe evaluates with, and
-the CRF, are not in it. PatchCNN's modes `naive` and `shift_and_stitch` become one copy of the
+the CRF, are not in it, not even one that was trained with the network (CRFRNNModule): metadata have
+that. PatchCNN's modes `naive` and `shift_and_stitch` become one copy of the
 network per window or shift, which takes minutes from 20 pixels on; `dense` gives the same scores.
 
 Metadata of the model, all text:
@@ -14,6 +15,7 @@ Metadata of the model, all text:
     colors           their RGB, 0 to 255, a JSON list of lists
     short_side       shorter side in pixels to which evaluation scaled photos; null: it did not
     architecture, experiment, segment_version
+    crf              of CRFRNNModule alone: what it learnt, settings of `DenseCRF`, a JSON object
 """
 
 import json
@@ -21,6 +23,7 @@ import logging
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -34,7 +37,7 @@ from segment import __version__
 from segment.arguments import add_run
 from segment.cli_errors import SegmentParser, user_errors
 from segment.files import write_atomically
-from segment.modules import SegmentationModule
+from segment.modules import CRFRNNModule, SegmentationModule
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, read_config
 
@@ -83,6 +86,8 @@ def export(args: Sequence[str]) -> None:
         "experiment": str(settings.get("experiment")),
         "segment_version": __version__,
     }
+    if isinstance(module, CRFRNNModule):
+        metadata["crf"] = json.dumps(asdict(module.dense_crf()))
     model, differences = to_onnx(module, height, width, metadata)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(out, model)
@@ -91,6 +96,11 @@ def export(args: Sequence[str]) -> None:
         f"one onnxruntime's logits differ from torch's by {differences.median():.1e} in the median "
         f"and {differences.max():.1e} at most."
     )
+    if isinstance(module, CRFRNNModule):
+        print(
+            "The CRF that was trained with the network is not in the graph: its settings are in "
+            "the metadata `crf`, for segment.crf.DenseCRF on the softmax of the logits."
+        )
 
 
 def to_onnx(

@@ -5,13 +5,14 @@ python -m segment.tune_crf --run RUN --objective boundary_f1 --photos 50 --crf.i
 
 Asks the network once, then searches both widths and the weight of the bilateral kernel on one half
 of the photos, coarse to fine as DeepLab did. The other half says what that is worth. Stop it when
-you like: the same command goes on where it was.
+you like: the same command goes on where it was. Another --method beside it is scored on the same
+photos; gradient starts at what grid found.
 
 Writes to RUN/crf/<split>, or --out:
     crf.yaml         for --crf of fit, evaluate, predict and refine
     tuning.md        scores on the half that tuned nothing, and the verdict
-    landscape.png    every trial
-    trials.jsonl     what was tried, one line each
+    landscape.png    every trial; of --method gradient curves.png: loss and weights, step by step
+    trials.*.jsonl, gradient.*.pt, tuned.*.yaml      what was tried, learnt and found
     cache/           the network's answers
 """
 
@@ -22,7 +23,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import jsonargparse
 import numpy as np
@@ -34,18 +35,20 @@ from segment.arguments import add_run
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
-from segment.data.records import Photo
-from segment.files import write_atomically
+from segment.data.dataset import CocoSegmentation
+from segment.files import read_yaml, write_atomically
 from segment.interrupt import stopped
 from segment.metrics import Totals
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, hold
 from segment.scoring import cores
 from segment.tuning.cache import Cache
-from segment.tuning.gradient import learn
-from segment.tuning.landscape import write_landscape
-from segment.tuning.search import SEARCHED, Search, Trial, count_all, pool_for
-from segment.tuning.verdict import Held, falling, halves, verdict
+from segment.tuning.gradient import Learning
+from segment.tuning.methods import by_gradient, by_search
+from segment.tuning.search import SEARCHED, Search, count_all, pool_for
+from segment.tuning.verdict import NAMES, Held, chosen, falling, halves, interval, verdict
+
+Method = Literal["grid", "optuna", "gradient"]
 
 
 def _arguments(parser: jsonargparse.ArgumentParser) -> None:
@@ -60,9 +63,10 @@ def _arguments(parser: jsonargparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--method",
-        type=Literal["grid", "optuna", "gradient"],
+        type=Method,
         default="grid",
-        help="gradient learns weights and compatibility by cross-entropy, at the widths of --crf.",
+        help="gradient learns weights and compatibility by cross-entropy, at the widths that grid "
+        "found here, else at those of --crf.",
     )
     parser.add_argument("--trials", type=int, default=60, help="Of --method optuna.")
     parser.add_argument("--photos", type=int, default=100, help="At most; half of them tune.")
@@ -112,9 +116,10 @@ class Tuning:
             raise ValueError(
                 f"{self.coco.path}: not one pixel is labelled, so nothing can be tuned on it."
             )
-        self.photos = self._chosen()
-        blocks = max(1, self.config.block_size)
-        self.tuning, self.held = halves(len(self.photos), blocks, self.config.seed)
+        blocks, seed = max(1, self.config.block_size), self.config.seed
+        self.photos = chosen(self.coco.photos, self.config.photos, blocks, seed)
+        self.skipped = 0  # known once the network was asked
+        self.tuning, self.held = halves(len(self.photos), blocks, seed)
         self.blocks = np.arange(len(self.photos)) // blocks
         given = cli.crf or DenseCRF()
         sides = [max(photo.height, photo.width) for photo in self.photos]
@@ -138,77 +143,73 @@ class Tuning:
         workers = self.config.score_workers
         self.pool = pool_for(self.start, cores() if workers is None else workers)
 
-    def _chosen(self) -> list[Photo]:
-        """At most as many photos as asked for, by whole blocks, in the order of the file."""
-        photos, size = self.coco.photos, max(1, self.config.block_size)
-        blocks = [photos[i : i + size] for i in range(0, len(photos), size)]
-        order = np.random.default_rng(self.config.seed).permutation(len(blocks))
-        wanted = max(2, self.config.photos // size)
-        return [photo for n in sorted(order[:wanted]) for photo in blocks[n]]
-
     def paths(self, places: Sequence[int]) -> list[Path]:
         """Files of some of the photos."""
         return [self.cache.path(self.photos[place]) for place in places]
 
     def ask_network(self) -> None:
-        """Fill the cache: this process's share, and the first one what is then still missing."""
+        """Fill the cache: this process's share, and the first one what is then still missing.
+
+        Raises:
+            ValueError: Photos cannot be read, and the data say to stop there; or none of one half.
+        """
+        dataset = CocoSegmentation(self.coco)
         shares = [self.photos[self.rank :: self.world]]
         if self.rank == 0 and self.world > 1:
             shares.append(self.photos)
         for share in shares:
             missing = self.cache.missing(share)
-            filled = self.cache.fill(self.module, self.coco, missing, self.start)
+            filled = self.cache.fill(self.module, dataset, missing, self.start)
             for _ in tqdm(
                 filled, "network", len(missing), unit="photo", disable=not missing or None
             ):
                 pass
+        unread = self.cache.missing(self.photos)
+        self.skipped = len(unread)
+        for half in (self.tuning, self.held):
+            half[:] = [place for place in half if self.photos[place] not in unread]
+            if self.rank == 0 and not half:
+                raise ValueError(
+                    f"{self.coco.path}: of one half of the {len(self.photos)} photos not one can "
+                    f"be read, so nothing can be tuned or told; mend them, or give more --photos."
+                )
 
     def search(self) -> DenseCRF:
         """The best parameters on the tuning half."""
-        config, paths = self.config, self.paths(self.tuning)
+        config, paths, classes = self.config, self.paths(self.tuning), self.taxonomy.num_classes
         if config.method == "gradient":
-            epochs = 3
-            with tqdm(desc="steps", total=epochs * len(paths), unit="step", disable=None) as bar:
-                return learn(
-                    self.start,
-                    paths,
-                    self.taxonomy.num_classes,
-                    epochs,
-                    lr=0.05,
-                    seed=config.seed,
-                    told=lambda loss: bar.update(),
-                )
-        names = [path.name for path in paths]
-        told = json.dumps([self.identity, asdict(self.start), names], sort_keys=True)
-        known = self.out / f"trials.{hashlib.sha256(told.encode()).hexdigest()[:8]}.jsonl"
-        search = Search(
-            self.start,
-            paths,
-            self.taxonomy.num_classes,
-            self.taxonomy.background,
-            known,
-            config.objective,
-            self.pool,
-        )
-        with tqdm(desc="trials", unit="trial", disable=None) as bar:
+            start = self.found("grid") or self.start
+            known = self._file("gradient.pt", asdict(start), config.seed)
+            learning = Learning(start, paths, classes, known, config.seed)
+            tuned = by_gradient(learning, self.out / "curves.png")
+        else:
+            known, background = self._file("trials.jsonl"), self.taxonomy.background
+            search = Search(
+                self.start, paths, classes, background, known, config.objective, self.pool
+            )
+            trials = config.trials if config.method == "optuna" else None
+            picture = self.out / "landscape.png"
+            tuned = by_search(search, picture, self.reference, trials, config.seed)
+        text = yaml.safe_dump(asdict(tuned), sort_keys=False)
+        write_atomically(self._found_by(config.method), text.encode())
+        return tuned
 
-            def tell(trial: Trial, best: Trial | None) -> None:
-                if best is not None and best.point is not None:
-                    shown = ", ".join(f"{value:g}" for value in best.point)
-                    score = best.scores[config.objective]
-                    bar.set_postfix_str(f"best {config.objective} {score:.4f} at {shown}")
-                bar.update()
+    def _file(self, name: str, *depends: object) -> Path:
+        """A file that goes with these photos of this network and these settings alone."""
+        names = [path.name for path in self.paths(self.tuning)]
+        told = json.dumps([self.identity, asdict(self.start), names, *depends], sort_keys=True)
+        stem, ending = name.rsplit(".", 1)
+        return self.out / f"{stem}.{hashlib.sha256(told.encode()).hexdigest()[:8]}.{ending}"
 
-            search.told = tell
-            search.score(None)
-            if config.method == "optuna":
-                search.optuna(self.reference, config.trials, config.seed)
-            else:
-                search.grid(self.reference)
-        write_landscape(self.out / "landscape.png", list(search.trials.values()), config.objective)
-        assert search.best is not None
-        assert search.best.point is not None
-        return search.at(search.best.point)
+    def _found_by(self, method: str) -> Path:
+        """Where what a method found is kept, beside what the others found for the same."""
+        held = [path.name for path in self.paths(self.held)]
+        return self._file(f"tuned.{method}.yaml", self.config.objective, held)
+
+    def found(self, method: str) -> DenseCRF | None:
+        """What a method found for the same photos and objective, or None."""
+        path = self._found_by(method)
+        return DenseCRF(**read_yaml(path)) if path.exists() else None
 
     def hold_out(self, tuned: DenseCRF) -> str:
         """Write crf.yaml; the scores on the half that tuned nothing, as Markdown."""
@@ -221,10 +222,16 @@ class Tuning:
 
         falls = falling(counted(self.tuning, None), counted(self.tuning, tuned), background)
         final = replace(tuned, tuned_on=self.coco.sha256, keep_classes=falls or None)
-        crfs = {"as given": self.given, "tuned": tuned}
+        method = self.config.method
+        name = f"tuned by {method}"
+        crfs = {"as given": self.given}
+        for other in get_args(Method):
+            found = tuned if other == method else self.found(other)
+            if found is not None:
+                crfs[f"tuned by {other}"] = found
+        others = [kind for kind in crfs if kind not in ("as given", name)]
         if falls:
-            crfs["tuned and gated"] = final
-        name = list(crfs)[-1]
+            crfs[name + " and gated"] = final
         totals = {"raw": counted(self.held, None)}
         for kind, crf in tqdm(crfs.items(), "held-out half", disable=None):
             totals[kind] = counted(self.held, crf)
@@ -234,27 +241,30 @@ class Tuning:
             totals["control: another photo's edges"] = counted(self.held, final, far)
         blocks = np.unique(self.blocks[self.held], return_inverse=True)[1]
         held = Held(totals, self.taxonomy.classes, background, blocks)
-        differences = held.differences(name)
+        judged = list(crfs)[-1] if falls else name
+        differences = held.differences(judged)
         text = yaml.safe_dump(asdict(final), sort_keys=False)
         write_atomically(self.out / "crf.yaml", text.encode())
         kept = ", ".join(self.taxonomy.classes[c] for c in falls) or "none"
-        found = ", ".join(f"{field} {getattr(final, field):g}" for field in SEARCHED)
+        learnt = ["position_weight"] if method == "gradient" else []
+        shown = ", ".join(f"{field} {getattr(final, field):g}" for field in [*SEARCHED, *learnt])
         objective, number = self.config.objective, int(blocks.max()) + 1
-        how = (
-            "gradient of the cross-entropy"
-            if self.config.method == "gradient"
-            else self.config.method
-        )
+        how = "gradient of the cross-entropy" if method == "gradient" else method
         parts = [
             f"# The CRF on {self.coco.path.name}, for {self.run}",
             f"{len(self.tuning)} photos tuned, by {how} for {objective}; {len(self.held)} others "
             f"are scored below, at the size the CRF works at (longer side at most "
-            f"{final.max_side} px). Found: {found}, for photos of {final.reference_size} px. "
+            f"{final.max_side} px). Found: {shown}, for photos of {final.reference_size} px. "
             f"Classes whose IoU fell on the tuning half, and which therefore keep their pixels: "
             f"{kept}.",
             held.table(),
-            verdict(objective, differences[objective], len(self.held), number),
-            held.by_class(name, differences),
+            *(
+                f"{name[0].upper()}{name[1:]} against {other}: {NAMES[objective]} "
+                f"{interval(held.differences(name, other)[objective])}."
+                for other in others
+            ),
+            verdict(objective, differences[objective], len(self.held), number, self.skipped),
+            held.by_class(judged, differences),
         ]
         return "\n\n".join(parts) + "\n"
 

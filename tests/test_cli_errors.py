@@ -40,7 +40,7 @@ def test_what_is_no_module_is_answered_with_those_there_are(
     (tmp_path / "changed.yaml").write_text(yaml.safe_dump(content))
     said = complaint(["--config", tmp_path / "changed.yaml"])
     assert said.startswith(f"error: model.class_path is {what}")
-    assert "; take a class of segment.modules: DeconvNetModule, DeepContextualNetworkModule" in said
+    assert "; take a class of segment.modules: CRFRNNModule, DeconvNetModule, Deep" in said
     assert said.endswith(", UNetModule, UpsamplingNetModule.\n")
     assert "SegmentationModule, " not in said.split("segment.modules: ")[1]
 

@@ -19,7 +19,7 @@ EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
 SMALL = {"pretrained": "false", "weights": "null", "deconvnet_weights": "null",
          "fcn8s_weights": "null", "num_classes": "11"}  # fmt: skip
 WIDTHS = {"FRRNModule": 3, "SemanticFPNModule": 64}  # others: 4
-FULL_WIDTH = {"plain_fcn_context", "fcn8s_lite0"}  # these have no narrower form
+FULL_WIDTH = {"plain_fcn_context", "fcn8s_lite0", "crf_rnn_lite0"}  # these have no narrower form
 
 
 def test_the_experiments_are_found() -> None:

@@ -1,6 +1,8 @@
 """`python -m segment.tune_crf` from a run to a CRF that the other verbs take."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import yaml
 
 from segment import evaluate, runs, tune_crf
 from segment.crf import DenseCRF
-from segment.tuning import search
+from segment.tuning import gradient, search
 
 
 @pytest.fixture
@@ -34,7 +36,12 @@ def test_a_run_gets_a_crf_a_table_a_picture_and_a_verdict(
     text = tune(tiny_run, tmp_path / "crf", "--score_workers", 2)
     assert text in capsys.readouterr().out
     assert "Verdict: " in text
-    for row in ("| raw |", "| as given |", "| tuned |", "| control: another photo's edges |"):
+    for row in (
+        "| raw |",
+        "| as given |",
+        "| tuned by grid |",
+        "| control: another photo's edges |",
+    ):
         assert row in text
     assert (tmp_path / "crf" / "landscape.png").read_bytes()[1:4] == b"PNG"
     settings = yaml.safe_load((tmp_path / "crf" / "crf.yaml").read_text())
@@ -83,15 +90,45 @@ def test_processes_share_the_asking(
     assert len(list((tmp_path / "cache").glob("*.npz"))) == 5
 
 
-@pytest.mark.parametrize("method", ["gradient", "optuna"])
-def test_other_methods_end_with_a_verdict_too(tiny_run: Path, tmp_path: Path, method: str) -> None:
-    if method == "optuna":
-        pytest.importorskip("optuna")
-    text = tune(tiny_run, tmp_path, "--method", method, "--trials", 3, "--objective", "boundary_f1")
-    how = {"gradient": "gradient of the cross-entropy"}.get(method, method)
-    assert f"by {how} for boundary_f1" in text
+def test_optuna_ends_with_a_verdict_too(tiny_run: Path, tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    words = ["--method", "optuna", "--trials", 3, "--objective", "boundary_f1"]
+    text = tune(tiny_run, tmp_path, *words)
+    assert "by optuna for boundary_f1" in text
+    assert "Verdict: " in text
+
+
+def test_the_gradient_goes_on_from_the_grid_and_from_where_it_was_stopped(
+    tiny_run: Path, few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(tiny_run, tmp_path, "--score_workers", 0)
+    grid = DenseCRF(**yaml.safe_load((tmp_path / "crf.yaml").read_text()))
+    seen: list[Path] = []
+    real = gradient.Learning._loss
+
+    def stopped_once(learning: gradient.Learning, path: Path) -> torch.Tensor:
+        seen.append(path)
+        if len(seen) == 5:
+            raise KeyboardInterrupt
+        return real(learning, path)
+
+    monkeypatch.setattr(gradient.Learning, "_loss", stopped_once)
+    words = ["--method", "gradient", "--score_workers", 0]
+    with pytest.raises(SystemExit) as ended:
+        tune(tiny_run, tmp_path, *words)
+    assert ended.value.code == 130
+    text = tune(tiny_run, tmp_path, *words)
+    assert len(seen) == 9 + 1  # three photos three times; the fifth step was begun twice
+    assert seen[4] == seen[5]
+    assert "by gradient of the cross-entropy" in text
+    assert "| tuned by grid |" in text
+    assert "| tuned by gradient |" in text
+    assert "Tuned by gradient against tuned by grid: mean IoU " in text
+    assert (tmp_path / "curves.png").read_bytes()[1:4] == b"PNG"
     crf = DenseCRF(**yaml.safe_load((tmp_path / "crf.yaml").read_text()))
-    assert (crf.compatibility is not None) == (method == "gradient")
+    assert crf.bilateral_width_px == grid.bilateral_width_px
+    assert crf.bilateral_width_levels == grid.bilateral_width_levels
+    assert crf.compatibility is not None
 
 
 @pytest.mark.parametrize(
@@ -115,3 +152,34 @@ def test_the_last_answer_is_the_network_s_own(tiny_run: Path, few: None, tmp_pat
     pool = search.pool_for(DenseCRF(), 0)
     cached = torch.from_numpy(search.count_all(paths, None, 11, pool).confusion.sum(0))
     assert (cached - torch.tensor(own)).abs().sum() <= 2 * 0.001 * cached.sum()
+
+
+def test_photos_that_cannot_be_read_are_skipped_and_counted(
+    tiny_run: Path, few: None, sample: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(sample, tmp_path / "copied"))
+    photo = root / json.loads((root / "val.json").read_text())["images"][2]["file_name"]
+    whole = photo.read_bytes()
+    photo.write_bytes(whole[: len(whole) // 2])
+    words = ["--data.root", root, "--data.on_bad_photo", "skip", "--score_workers", 0]
+    text = tune(tiny_run, tmp_path / "crf", *words)
+    assert "1 photos could not be read and are in neither half" in text
+    (sizes,) = re.findall(r"(\d) photos tuned.* (\d) others", text)
+    assert sum(map(int, sizes)) == 4
+    assert len(list((tmp_path / "crf" / "cache").glob("*.npz"))) == 4
+    with pytest.raises(ValueError, match=re.escape(photo.name)):  # unless the data say `stop`
+        tune(tiny_run, tmp_path / "other", "--data.root", root)
+
+    photo.write_bytes(whole)  # mended, it is taken up
+    assert "could not be read" not in tune(tiny_run, tmp_path / "crf", *words)
+    assert len(list((tmp_path / "crf" / "cache").glob("*.npz"))) == 5
+
+
+def test_a_half_without_a_readable_photo_is_refused(
+    tiny_run: Path, sample: Path, tmp_path: Path
+) -> None:
+    root = Path(shutil.copytree(sample, tmp_path / "copied"))
+    for image in json.loads((root / "val.json").read_text())["images"][1:]:
+        (root / image["file_name"]).write_bytes(b"")
+    with pytest.raises(ValueError, match="of one half of the 5 photos not one can be read"):
+        tune(tiny_run, tmp_path / "crf", "--data.root", root, "--data.on_bad_photo", "skip")

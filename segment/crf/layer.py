@@ -49,9 +49,15 @@ class CRFLayer(nn.Module):
         Returns:
             Scores whose softmax is Q, float (N, C, H, W).
         """
-        mu = (self.compatibility + self.compatibility.T) / 2
+        mu = ((self.compatibility + self.compatibility.T) / 2).to(scores.dtype)
         weights = self.position_weight, self.bilateral_weight
         return mean_field(photos, scores.log_softmax(1), self.crf, weights, mu)
+
+    @torch.no_grad()
+    def clamp_weights(self) -> None:
+        """Take kernel weights that a step of the optimizer made negative back to 0."""
+        for weight in (self.position_weight, self.bilateral_weight):
+            weight.clamp_(min=0)
 
     def dense_crf(self) -> DenseCRF:
         """What was learnt, for the fast backends and for `crf.yaml`."""

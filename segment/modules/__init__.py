@@ -2,6 +2,7 @@
 
 from segment.modules.base import SegmentationModule
 from segment.modules.contextual import DeepContextualNetworkModule
+from segment.modules.crf_rnn import CRFRNNModule
 from segment.modules.deconvnet import DeconvNetModule
 from segment.modules.deeplab import DeepLabV1Module, DeepLabV2Module
 from segment.modules.deeplab_v3 import DeepLabV3Module, DeepLabV3PlusModule
@@ -17,6 +18,7 @@ from segment.modules.unet import UNetModule
 from segment.modules.upsampling import UpsamplingNetModule
 
 __all__ = [
+    "CRFRNNModule",
     "DeconvNetModule",
     "DeepContextualNetworkModule",
     "DeepLabV1Module",

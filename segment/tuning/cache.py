@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from segment.crf import DenseCRF, resized_photo
-from segment.data.coco import CocoFile
-from segment.data.photos import read_photo
+from segment.data.dataset import CocoSegmentation
 from segment.data.records import Photo
 from segment.files import write_atomically, write_json
 from segment.modules import SegmentationModule
@@ -76,38 +75,49 @@ class Cache:
         return [photo for photo in photos if not self.path(photo).exists()]
 
     def fill(
-        self, module: SegmentationModule, coco: CocoFile, photos: list[Photo], crf: DenseCRF
+        self,
+        module: SegmentationModule,
+        dataset: CocoSegmentation,
+        photos: list[Photo],
+        crf: DenseCRF,
     ) -> Iterator[Photo]:
         """Ask the network about photos that have no file yet, one after another.
 
         Args:
             module: On its device, in evaluation mode.
-            coco: Their file.
+            dataset: Where they are read; a photo that it skips gets no file.
             photos: Which.
             crf: Whose working size they are kept at.
         """
         for photo in self.missing(photos):
-            if self.path(photo).exists():  # another process was faster
-                continue
-            image = read_photo(coco.photo_path(photo))
-            size = crf.working_size(*image.shape[:2])
-            tensor = torch.from_numpy(image).permute(2, 0, 1)[None]
-            with torch.inference_mode():
-                maps = at_most(module.probabilities(tensor.to(module.device))[0], size).cpu()
-            truth = coco.paint(photo)
-            scores, grid = compact(maps)
-            buffer = io.BytesIO()
-            np.savez_compressed(
-                buffer,
-                scores=scores.numpy(),
-                grid=np.array(grid),
-                maps=np.array(maps.shape[1:]),
-                photo=resized_photo(image, size),
-                truth=cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT),
-                size=np.array(image.shape[:2]),
-            )
-            write_atomically(self.path(photo), buffer.getvalue())
+            if not self.path(photo).exists():  # another process may have been faster
+                self._ask(module, dataset, photo, crf)
             yield photo
+
+    def _ask(
+        self, module: SegmentationModule, dataset: CocoSegmentation, photo: Photo, crf: DenseCRF
+    ) -> None:
+        place = dataset.coco.photos.index(photo)
+        item = dataset[place]
+        if dataset.skipped[place]:
+            return
+        tensor = item["image"].as_subclass(torch.Tensor)
+        truth = item["mask"].numpy().astype(np.uint8)
+        size = crf.working_size(*truth.shape)
+        with torch.inference_mode():
+            maps = at_most(module.probabilities(tensor[None].to(module.device))[0], size).cpu()
+        scores, grid = compact(maps)
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            scores=scores.numpy(),
+            grid=np.array(grid),
+            maps=np.array(maps.shape[1:]),
+            photo=resized_photo(tensor.permute(1, 2, 0).numpy(), size),
+            truth=cv2.resize(truth, size[::-1], interpolation=cv2.INTER_NEAREST_EXACT),
+            size=np.array(truth.shape),
+        )
+        write_atomically(self.path(photo), buffer.getvalue())
 
 
 def read_example(path: Path) -> Example:

@@ -26,6 +26,7 @@ SEARCHED = ("bilateral_weight", "bilateral_width_px", "bilateral_width_levels")
 COARSE: tuple[tuple[float, ...], ...] = ((3.0, 5.0, 10.0), (30.0, 60.0, 100.0), (3.0, 6.0, 12.0))
 PASCAL_SIDE = 500  # pixels of the longer side of the photos that these widths are for
 STEPS = (math.sqrt(2), 2**0.25)  # of the finer rounds
+LEVELS = 255.0  # all 8-bit levels: a wider kernel hardly tells colours apart any more
 OBJECTIVES = ("miou", "boundary_f1", "trimap_miou")
 
 
@@ -151,9 +152,11 @@ class Search:
         """Coarse to fine, as DeepLab does: a grid, then steps around its best while they help.
 
         What was tried before is looked up, in the same order: stopped anywhere, a search goes the
-        same way again.
+        same way again. The width in pixels stays within the photo's longer side, that in colour
+        within 8 bits: beyond them a kernel hardly sees distance, or colour, at all.
         """
         scale = reference_size / PASCAL_SIDE
+        widest = (math.inf, float(reference_size), LEVELS)
         for weight, px, levels in itertools.product(*COARSE):
             self.score((weight, round(px * scale, 2), levels))
         for step in STEPS:
@@ -162,7 +165,7 @@ class Search:
                 centre = self.best
                 assert centre is not None
                 assert centre.point is not None
-                for point in around(centre.point, step):
+                for point in around(centre.point, step, widest):
                     self.score(point)
 
     def optuna(self, reference_size: int, trials: int, seed: int) -> None:
@@ -196,13 +199,14 @@ class Search:
         study.optimize(objective, n_trials=trials)
 
 
-def around(centre: Point, step: float) -> Iterator[Point]:
-    """A point's neighbours: each coordinate by a factor smaller and larger."""
+def around(centre: Point, step: float, most: Point) -> Iterator[Point]:
+    """A point's neighbours: each coordinate by a factor smaller and larger, up to `most`."""
     for axis in range(len(centre)):
         for factor in (1 / step, step):
             point = list(centre)
-            point[axis] = round(point[axis] * factor, 4)
-            yield point[0], point[1], point[2]
+            point[axis] = min(round(point[axis] * factor, 4), most[axis])
+            if point[axis] != centre[axis]:
+                yield point[0], point[1], point[2]
 
 
 def _read(path: Path) -> Iterator[Trial]:

@@ -1,12 +1,14 @@
 """Whether refining helps on photos that tuned nothing, in words and as a table."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segment.bootstrap import Difference, measures, paired_bootstrap, summed
+from segment.data.records import Photo
 from segment.metrics import Totals
 
 WORDS = {
@@ -40,9 +42,9 @@ class Held:
     background: int | None
     blocks: NDArray[np.integer]
 
-    def differences(self, name: str) -> dict[str, Difference]:
-        """A refinement minus raw, by measure."""
-        return paired_bootstrap(self.totals["raw"], self.totals[name], self.background, self.blocks)
+    def differences(self, name: str, base: str = "raw") -> dict[str, Difference]:
+        """A refinement minus raw, or minus another, by measure."""
+        return paired_bootstrap(self.totals[base], self.totals[name], self.background, self.blocks)
 
     def table(self) -> str:
         """Scores of every kind, as Markdown."""
@@ -76,13 +78,25 @@ def interval(difference: Difference) -> str:
     return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 
-def verdict(objective: str, difference: Difference, photos: int, blocks: int) -> str:
-    """One sentence."""
+def verdict(
+    objective: str, difference: Difference, photos: int, blocks: int, skipped: int = 0
+) -> str:
+    """One sentence, and one more where photos could not be read and were `skipped`."""
     of = f"{photos} photos" + (f" in {blocks} blocks" if blocks < photos else "")
-    return (
+    told = (
         f"Verdict: {WORDS[difference.verdict]} ({NAMES[objective]} {interval(difference)}, 95 % "
         f"interval, {of} that tuned nothing)."
     )
+    lacking = f" {skipped} photos could not be read and are in neither half." if skipped else ""
+    return told + lacking
+
+
+def chosen(photos: Sequence[Photo], most: int, block_size: int, seed: int) -> list[Photo]:
+    """At most so many photos, by whole blocks, in their own order; two blocks at least."""
+    blocks = [photos[i : i + block_size] for i in range(0, len(photos), block_size)]
+    order = np.random.default_rng(seed).permutation(len(blocks))
+    wanted = max(2, most // block_size)
+    return [photo for n in sorted(order[:wanted]) for photo in blocks[n]]
 
 
 def halves(photos: int, block_size: int, seed: int) -> tuple[list[int], list[int]]:

@@ -151,7 +151,7 @@ def test_weights_of_another_architecture_are_refused(tiny_run: Path) -> None:
         ({"a": torch.zeros(1)}, "not a checkpoint of this framework"),
         (
             {"segment": {"class_name": "Unknown"}, "state_dict": {}},
-            "does not have; it has DeconvNetModule",
+            "does not have; it has CRFRNNModule",
         ),
     ],
 )

@@ -35,6 +35,7 @@ RECIPES = {
     "PatchCNNModule": Recipe(SGD, 1e-2, 0.0, 0.0, CONSTANT),
     "PlainFCNModule": Recipe(Adam, 1e-3, None, 5e-4, POLY),
     "FCNModule": Recipe(SGD, 1.9e-5, 0.99, 5e-4, CONSTANT),
+    "CRFRNNModule": Recipe(SGD, 1.9e-8, 0.99, 5e-4, CONSTANT),
     "TorchvisionFCNModule": Recipe(SGD, 0.02, 0.9, 1e-4, POLY),
     "TorchvisionDeepLabV3Module": Recipe(SGD, 0.02, 0.9, 1e-4, POLY),
     "DeconvNetModule": Recipe(SGD, 0.01, 0.9, 5e-4, drops(9000, 0.1)),

@@ -1,6 +1,7 @@
 """The cache, the search and the halves, on photos whose edges tell their labels."""
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,10 @@ from torch.nn import functional as F
 
 from segment.bootstrap import measures, summed
 from segment.crf import DenseCRF
+from segment.tuning import gradient
 from segment.tuning import search as module
 from segment.tuning.cache import Cache, Example, Grid, compact, read_example, restored
-from segment.tuning.gradient import learn
+from segment.tuning.gradient import Learning
 from segment.tuning.search import Search, around, pool_for
 from segment.tuning.verdict import falling, halves
 
@@ -114,7 +116,7 @@ def test_the_grid_finds_what_helps_and_stops_where_no_step_does(
     assert best.point is not None
     assert best.scores["miou"] > raw.scores["miou"] + 0.1
     assert len(known.read_text().splitlines()) == len(search.trials)
-    for neighbour in around(best.point, module.STEPS[-1]):
+    for neighbour in around(best.point, module.STEPS[-1], (math.inf, 60, 255)):
         assert search.trials[neighbour].scores["miou"] <= best.scores["miou"]
 
 
@@ -161,17 +163,74 @@ def test_optuna_is_seeded_and_resumes(examples: list[Path], tmp_path: Path) -> N
     assert len(found[0]) == 6
 
 
-def test_learnt_weights_beat_those_it_started_from(examples: list[Path]) -> None:
-    weak = DenseCRF(iterations=3, position_weight=0.1, bilateral_weight=0.1, reference_size=60)
-    losses: list[float] = []
-    learnt = learn(weak, examples, 2, epochs=4, lr=0.1, seed=0, told=losses.append)
-    assert len(losses) == 24
+WEAK = DenseCRF(iterations=3, position_weight=0.1, bilateral_weight=0.1, reference_size=60)
+
+
+def test_learnt_weights_beat_those_it_started_from(
+    examples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gradient, "LR", 0.1)
+    learning = Learning(WEAK, examples, 2, tmp_path / "steps.pt", seed=0)
+    assert len(list(learning.run())) == len(learning) == 18  # three times six photos
+    learnt = learning.learnt()
     before, after = (
-        measures(summed(count_all(examples, crf, 2, 0)), 0)["miou"] for crf in (weak, learnt)
+        measures(summed(count_all(examples, crf, 2, 0)), 0)["miou"] for crf in (WEAK, learnt)
     )
     assert after > before + 0.05
     assert learnt.reference_size == 60
-    assert learnt.bilateral_width_px == weak.bilateral_width_px
+    assert learnt.bilateral_width_px == WEAK.bilateral_width_px
+
+
+def test_a_learning_that_was_stopped_ends_where_one_never_stopped_does(
+    examples: list[Path], tmp_path: Path
+) -> None:
+    def learning(name: str) -> Learning:
+        return Learning(WEAK, examples[:2], 2, tmp_path / name, seed=1)
+
+    whole = learning("whole.pt")
+    assert len(list(whole.run())) == 6
+    for _ in range(2):  # stopped in the middle of an epoch, then again
+        steps = learning("cut.pt").run()
+        for _ in range(2):
+            next(steps)
+    again = learning("cut.pt")
+    assert len(again.steps) == 4
+    assert len(list(again.run())) == 2
+    assert again.steps == whole.steps
+    assert again.learnt() == whole.learnt()
+    assert list(learning("cut.pt").run()) == []  # nothing is left to do
+
+
+def test_a_damaged_learning_is_refused(examples: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "steps.pt").write_bytes(b"PK")
+    with pytest.raises(ValueError, match="is damaged; delete it, and learning starts over"):
+        Learning(WEAK, examples, 2, tmp_path / "steps.pt", seed=0)
+
+
+def test_widths_stay_within_the_photo_and_8_bits() -> None:
+    most = (math.inf, 640.0, 255.0)
+    assert [p[1] for p in around((3.0, 500.0, 200.0), 2.0, most)][2:4] == [250.0, 640.0]
+    assert [p[2] for p in around((3.0, 500.0, 200.0), 2.0, most)][4:] == [100.0, 255.0]
+    assert len(list(around((3.0, 640.0, 255.0), 2.0, most))) == 4  # wider ones are left out
+
+
+def test_a_search_that_would_widen_for_ever_stops_at_the_photo(
+    examples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = tmp_path / "trials.jsonl"
+    search = Search(CRF, examples[:2], 2, 0, known, "miou", pool_for(CRF, 0))
+
+    def wider_is_better(point: module.Point) -> module.Trial:
+        trial = module.Trial(point, {"miou": math.log(point[1] * point[2])})
+        if search.best is None or trial.scores["miou"] > search.best.scores["miou"]:
+            search.best = trial
+        return trial
+
+    monkeypatch.setattr(search, "score", wider_is_better)
+    search.grid(60)
+    assert search.best is not None
+    assert search.best.point is not None
+    assert search.best.point[1:] == (60.0, 255.0)
 
 
 def test_widths_are_those_of_the_photo_s_own_size(tmp_path: Path, examples: list[Path]) -> None:

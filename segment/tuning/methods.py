@@ -1,0 +1,67 @@
+"""The ways to tune as a user sees them: a progress bar, and a picture of what was tried."""
+
+from pathlib import Path
+
+from tqdm import tqdm
+
+from segment.crf import DenseCRF
+from segment.tuning.gradient import Learning
+from segment.tuning.pictures import write_curves, write_landscape
+from segment.tuning.search import Search, Trial
+
+REDRAWN = 20  # steps after which the curves are drawn again
+
+
+def by_search(
+    search: Search, picture: Path, reference: int, trials: int | None = None, seed: int = 0
+) -> DenseCRF:
+    """The best point of the grid, or of Optuna's choice.
+
+    Args:
+        search: Over the photos that tune.
+        picture: PNG to write.
+        reference: Longer side in pixels of the photos that widths are for.
+        trials: Number of Optuna's trials; None searches the grid.
+        seed: Optuna's.
+    """
+    with tqdm(desc="trials", unit="trial", disable=None) as bar:
+
+        def tell(trial: Trial, best: Trial | None) -> None:
+            if best is not None and best.point is not None:
+                shown = ", ".join(f"{value:g}" for value in best.point)
+                score = best.scores[search.objective]
+                bar.set_postfix_str(f"best {search.objective} {score:.4f} at {shown}")
+            bar.update()
+
+        search.told = tell
+        search.score(None)
+        if trials is None:
+            search.grid(reference)
+        else:
+            search.optuna(reference, trials, seed)
+    assert search.best is not None
+    taken = search.best.point
+    assert taken is not None
+    write_landscape(picture, list(search.trials.values()), search.objective, taken)
+    return search.at(taken)
+
+
+def by_gradient(learning: Learning, picture: Path) -> DenseCRF:
+    """What is learnt from the photos, one a step.
+
+    Args:
+        learning: New, or taken up where it was stopped.
+        picture: PNG to write, again and again.
+    """
+    done = len(learning.steps)
+    with tqdm(desc="steps", total=len(learning), initial=done, unit="step", disable=None) as bar:
+        for step in learning.run():
+            bar.set_postfix_str(
+                f"loss {step.loss:.4f}, weights {step.position_weight:.2f}, "
+                f"{step.bilateral_weight:.2f}"
+            )
+            bar.update()
+            if len(learning.steps) % REDRAWN == 0:
+                write_curves(picture, learning.steps)
+    write_curves(picture, learning.steps)
+    return learning.learnt()
