@@ -60,11 +60,13 @@ def main(argv: Sequence[str] | None = None) -> None:
             check_side_by_side(runs)
         comparisons = compare(runs, options.group, options.draws)
         with replaced(options.out) as folder:
-            write_report(folder, runs, unfinished, comparisons, options.root)
+            missing = write_report(folder, runs, unfinished, comparisons, options.root)
     except KeyboardInterrupt as interrupt:
         stopped(interrupt, f"nothing was written to {options.out}")
     for one in unfinished:
         print(f"Left out: {one.folder} ({one.reason})")
+    for text in missing:
+        print(text)
     for text in findings(comparisons):
         print(f"- {text}")
     print(f"Written to {options.out}: open {options.out / 'index.html'}")

@@ -160,10 +160,11 @@ def cost_against_score(runs: Sequence[Run]) -> go.Figure:
                 row=1,
                 col=column,
             )
-    figure.update_xaxes(type="log", title="multiply-adds (10\u2079, 512x512)", row=1, col=1)
+    adds = "multiply-adds (10\u2079, 512x512)"
+    figure.update_xaxes(type="log", dtick="D2", title=adds, row=1, col=1)
     figure.update_xaxes(rangemode="tozero", title="s per photo, where it was scored", row=1, col=2)
     figure.update_yaxes(title="mean IoU", row=1, col=1)
-    return finished(figure, 360)
+    return finished(figure, 400)
 
 
 def _cost(run: Run, kind: str, column: int) -> float | None:
@@ -211,7 +212,7 @@ def failing_classes(shares: dict[str, float], runs: Sequence[Run]) -> go.Figure:
             hoverinfo="text",
             hovertext=hovers,
         )
-    figure.update_xaxes(type="log", title="share of the labelled pixels, %")
+    figure.update_xaxes(type="log", dtick="D2", title="share of the labelled pixels, %")
     figure.update_yaxes(range=[-0.03, 1.03], title="IoU: median, least and most of the runs")
     return finished(figure, 440)
 

@@ -111,7 +111,7 @@ def gain_by_class(comparisons: Sequence[Comparison]) -> go.Figure:
             measure, place = len(MEASURES) + train_id, names.index(name)
             if not np.isnan(one.value[measure]):
                 values[place] = float(one.value[measure])
-                said[place] = f"{100 * values[place]:+.0f}" if one.verdict(measure) else ""
+                said[place] = f"{100 * values[place]:+.1f}" if one.verdict(measure) else ""
                 hover[place] = _wrapped(finding(one, measure))
         rows.append(values)
         cells.append(said)

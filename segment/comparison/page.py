@@ -1,7 +1,7 @@
 """index.html: figures and rows as JSON for the page's own few lines of JavaScript."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from segment import __version__
 from segment.bootstrap import MEASURES
 from segment.comparison import charts, difference_charts, tables
 from segment.comparison.differences import REFINING, Comparison
+from segment.comparison.photos import REASONS
 from segment.comparison.runs import KINDS, Run, Unfinished
 from segment.comparison.words import (
     BOUNDARY,
@@ -29,11 +30,8 @@ from segment.comparison.words import (
 )
 from segment.evaluation import CHOSE, TRAINED, TUNED
 
-MARKS = {
-    "trained the network": "\u00a7",
-    "chose the checkpoint": "\u2020",
-    "tuned the CRF": "\u2021",
-}
+# What stands beside a figure whose photos had decided something before.
+MARKS = {TRAINED: "\u00a7", CHOSE: "\u2020", TUNED: "\u2021"}
 
 
 def script_json(content: Any) -> Markup:
@@ -150,8 +148,13 @@ def page_data(
         "level": headline_level(comparisons),
         "pairs": pairs,
         "photos": photos,
-        "cards": cards,
+        "cards": sorted(cards, key=_place_of_card(runs)),
     }
+
+
+def _place_of_card(runs: Sequence[Run]) -> Callable[[dict[str, Any]], tuple[int, int]]:
+    order = {run.name: place for place, run in enumerate(by_score(runs))}
+    return lambda card: (order[card["run"]], min(REASONS.index(why) for why in card["why"]))
 
 
 def score_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
@@ -166,8 +169,7 @@ def score_rows(runs: Sequence[Run]) -> list[dict[str, Any]]:
             marks = "".join(MARKS[role] for role in run.roles(kind))
             cells.append(_cell(column, record[column], best) | {"marks": marks})
         cells += [_cell(column, record[column], best) | {"marks": ""} for column in tables.COSTS]
-        role = record["role_refined" if len(run.kinds) == 2 else "role_raw"]
-        rows.append({"name": run.name, "cells": cells, "weights": run.weights, "role": role})
+        rows.append({"name": run.name, "cells": cells, "weights": run.weights})
     return rows
 
 

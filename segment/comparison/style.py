@@ -68,7 +68,7 @@ def finished(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     """A figure in the report's style."""
     figure.update_layout(
         height=height,
-        margin={"l": 10, "r": 10, "t": 34, "b": 10},
+        margin={"l": 10, "r": 10, "t": 54, "b": 10},
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#222"},
         hoverlabel={"align": "left"},

@@ -23,11 +23,11 @@ SCORES = {
 # Costs, of which the least is best.
 COSTS = {
     "parameters": "parameters",
-    "multiply_adds_512": "multiply-adds (512x512)",
-    "seconds_per_training_step": "s per training step",
-    "seconds_per_photo_forward": "s per photo",
-    "crf_seconds_per_photo": "s per photo, CRF",
-    "peak_memory_mb": "peak memory, MB",
+    "multiply_adds_512": "multiply-adds",
+    "seconds_per_training_step": "s / step",
+    "seconds_per_photo_forward": "s / photo",
+    "crf_seconds_per_photo": "s / photo, CRF",
+    "peak_memory_mb": "memory, MB",
 }
 
 

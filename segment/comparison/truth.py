@@ -112,12 +112,12 @@ def object_recalls(coco: CocoFile, runs: Sequence[Run]) -> pd.DataFrame:
                 right = np.bincount(of_object, labels[owned] == truth[owned], len(numbers))
                 recalls[index, row] += np.bincount(size, right / pixels, bins)
     rows: list[dict[str, object]] = []
-    for index in np.flatnonzero(whole):
-        for order in np.flatnonzero(objects).tolist():
+    for index in np.flatnonzero(whole).tolist():
+        for order in [place for place in range(bins) if objects[place]]:
             raw, refined = recalls[index, :, order] / objects[order]
             low, high = SIZE_EDGES[order], SIZE_EDGES[order + 1]
             label = f"{low} to {high}" if np.isfinite(high) else f"{low} and more"
-            found = {"run": runs[index].name, "size_bin": label, "order": int(order)}
+            found = {"run": runs[index].name, "size_bin": label, "order": order}
             counts = {"objects": int(objects[order]), "raw": raw, "refined": refined}
             rows.append(found | counts | {"gain": refined - raw})
     columns = ["run", "size_bin", "order", "objects", "raw", "refined", "gain"]

@@ -6,6 +6,7 @@ import numpy as np
 
 from segment.bootstrap import FEWEST_BLOCKS, LEVEL, MEASURES
 from segment.comparison.differences import REFINING, Comparison
+from segment.comparison.sides import Side
 
 TITLES = {
     "miou": "mean IoU",
@@ -127,7 +128,7 @@ def _leader(comparisons: Sequence[Comparison], kind: str) -> list[str]:
     for pairs in sets.values():
         sides = {side: None for one in pairs for side in (one.first, one.second)}
 
-        def wins(side: object, pairs: list[Comparison] = pairs) -> int:
+        def wins(side: Side, pairs: list[Comparison] = pairs) -> int:
             signs = [(one, 1 if one.first is side else -1) for one in pairs]
             ours = [(one, s) for one, s in signs if side in (one.first, one.second)]
             return sum(s * float(np.nan_to_num(one.value[MIOU])) > 0 for one, s in ours)
@@ -144,7 +145,7 @@ def _leader(comparisons: Sequence[Comparison], kind: str) -> list[str]:
                 unsure.append(other.name)
             else:
                 (beaten if one.verdict(MIOU) else undecided).append(other.name)
-        text = f"Highest mean IoU of {kind} labels: {best.name}."
+        text = f"Highest mean IoU of {kind} labels: {best.name} ({_miou(best, kind):.3f})."
         if beaten:
             text += f" Better beyond chance than {_some(beaten, len(sides) - 1)}."
         if undecided:
@@ -154,6 +155,12 @@ def _leader(comparisons: Sequence[Comparison], kind: str) -> list[str]:
             text += f" {of_photos(pairs[0]).capitalize()} are too few for intervals."
         said.append(text)
     return said
+
+
+def _miou(side: Side, kind: str) -> float:
+    """The mean over the side's runs; NaN where one has none."""
+    found = [run.evaluation[kind]["miou"] for run in side.runs]
+    return float(np.mean([np.nan if value is None else value for value in found]))
 
 
 def _refining(refining: Sequence[Comparison], measure: int) -> str:

@@ -29,7 +29,7 @@ def write_report(
     unfinished: Sequence[Unfinished],
     comparisons: Sequence[Comparison],
     root: Path | None,
-) -> None:
+) -> list[str]:
     """Write everything.
 
     Args:
@@ -38,6 +38,9 @@ def write_report(
         unfinished: Those without scores, which are listed.
         comparisons: What `compare` found.
         root: Folder of the photos; None: where each run's config.yaml has it.
+
+    Returns:
+        Sentences on what could not be shown.
     """
     scores_table(runs).to_csv(out / "scores.csv", index=False)
     classes_table(runs).to_csv(out / "classes.csv", index=False)
@@ -63,6 +66,7 @@ def write_report(
     told = pd.concat(recalls) if recalls else None
     page = out / "index.html"
     write_page(page, runs, unfinished, comparisons, pictures, objects, told, missing)
+    return missing
 
 
 def _of_same_photos(runs: Sequence[Run]) -> list[list[Run]]:

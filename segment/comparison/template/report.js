@@ -213,19 +213,17 @@ function view(place) {
   const one = listed[open], photo = data.photos[one.photo];
   byId("viewer-name").textContent = photo.file;
   byId("viewer-told").textContent = `${one.run}: ${scoresOf(one)}`;
-  const maps = { photo: null, truth: photo.stem + "_truth.png" };
+  const maps = { truth: photo.stem + "_truth.png" };
   one.kinds.forEach((kind) => { maps[kind] = `${one.part}_${kind}.png`; });
   byId("panes").replaceChildren(...Object.entries(maps).map(([name, source]) => {
     const pane = made("figure", undefined, "pane"), stack = made("div"), below = made("img");
     below.src = photo.stem + ".jpg";
     below.alt = photo.file;
-    stack.append(below);
-    if (source) {
-      const above = made("img");
-      above.src = source;
-      above.alt = name;
-      stack.append(above);
-    }
+    const above = made("img");
+    above.src = source;
+    above.alt = name;
+    stack.append(below, above);
+    stack.addEventListener("click", () => byId("panes").classList.toggle("stacked"));
     pane.append(made("figcaption", name), stack);
     return pane;
   }));
