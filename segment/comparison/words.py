@@ -147,10 +147,10 @@ def _leader(comparisons: Sequence[Comparison], kind: str) -> list[str]:
                 (beaten if one.verdict(MIOU) else undecided).append(other.name)
         text = f"Highest mean IoU of {kind} labels: {best.name} ({_miou(best, kind):.3f})."
         if beaten:
-            text += f" Better beyond chance than {_some(beaten, len(sides) - 1)}."
+            text += f" Better beyond chance than {_some(beaten, len(sides) - 1, 'all')}."
         if undecided:
             shown = f"{of_photos(pairs[0])} do not show it to be better than"
-            text += f" {shown} {_some(undecided, len(sides) - 1)}."
+            text += f" {shown} {_some(undecided, len(sides) - 1, 'any')}."
         if unsure:
             text += f" {of_photos(pairs[0]).capitalize()} are too few for intervals."
         said.append(text)
@@ -175,10 +175,10 @@ def _refining(refining: Sequence[Comparison], measure: int) -> str:
         some = sorted(by_verdict[sign], key=lambda one: -abs(one.value[measure]))
         if some:
             most = f"most {some[0].first.name}, " if len(some) > 1 else ""
-            names = _some([one.first.name for one in some], len(known))
+            names = _some([one.first.name for one in some], len(known), "all")
             parts.append(f"{word} {names} ({most}{figure(some[0], measure)})")
     if by_verdict[0]:
-        names = _some([one.first.name for one in by_verdict[0]], len(known))
+        names = _some([one.first.name for one in by_verdict[0]], len(known), "any")
         parts.append(f"makes no difference that {of_photos(known[0])} could show to {names}")
     return f"Refining with the CRF, {what}: {'; '.join(parts)}."
 
@@ -201,13 +201,13 @@ def _classes(refining: Sequence[Comparison]) -> list[str]:
     return [f"By class, refining: {'; '.join(parts)}."] if parts else []
 
 
-def _some(names: Sequence[str], of: int = 0) -> str:
-    """Names, or the number of them and the first few."""
+def _some(names: Sequence[str], of: int, whole: str) -> str:
+    """Names, or the number of them and the first few; `whole`, all or any, where it is all."""
     if len(names) == 1:
         return names[0]
     if len(names) <= _LISTED:
         return f"{', '.join(names[:-1])} and {names[-1]}"
     if len(names) == of:
-        return f"all {of} others" if of else ""
-    number = f"{len(names)} of {of}" if of else f"{len(names)}"
-    return f"{number} ({', '.join(names[:_LISTED])} and {len(names) - _LISTED} more)"
+        return f"{whole} of the {of}"
+    listed = ", ".join(names[:_LISTED])
+    return f"{len(names)} of {of} ({listed} and {len(names) - _LISTED} more)"
