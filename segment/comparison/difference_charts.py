@@ -24,6 +24,7 @@ from segment.comparison.style import (
 from segment.comparison.words import BOUNDARY, MIOU, TITLES, finding
 
 GREY = "#8a8a8a"
+PALEST = 0.05  # the colours reach at least so far: a tiny change must not look like a large one
 
 
 def sides_of(comparisons: Sequence[Comparison]) -> list[Side]:
@@ -48,7 +49,8 @@ def pairs_map(comparisons: Sequence[Comparison], kind: str, measure: int = MIOU)
             (values if one.verdict(measure) else undecided)[row][column] = sign * value
             cells[row][column] = f"{100 * sign * value:+.1f}"
             hovers[row][column] = _wrapped(finding(one, measure))
-    most = max((abs(v) for row in values for v in row if v is not None), default=0.01)
+    most = max((abs(v) for row in values for v in row if v is not None), default=0.0)
+    most = max(most, PALEST)
     figure = go.Figure()
     common = {"hoverinfo": "text", "hovertext": hovers, "xgap": 1, "ygap": 1}
     if size <= 20:
@@ -116,7 +118,8 @@ def gain_by_class(comparisons: Sequence[Comparison]) -> go.Figure:
         rows.append(values)
         cells.append(said)
         hovers.append(hover)
-    most = max((abs(v) for row in rows for v in row if v is not None), default=0.01)
+    most = max((abs(v) for row in rows for v in row if v is not None), default=0.0)
+    most = max(most, PALEST)
     figure = go.Figure()
     figure.add_heatmap(
         z=rows,

@@ -66,13 +66,16 @@ def rows_axis(names: Sequence[str], **settings: Any) -> dict[str, Any]:
 
 def finished(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
     """A figure in the report's style."""
+    height = max(height, 300)
+    # Below ticks and title, which take the same room however high the chart is.
+    below = -62 / (height - 150)
     figure.update_layout(
         height=height,
         margin={"l": 10, "r": 10, "t": 54, "b": 10},
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#222"},
         hoverlabel={"align": "left"},
-        legend={"orientation": "h", "y": -0.12, "yanchor": "top"},
+        legend={"orientation": "h", "y": below, "yanchor": "top"},
         **layout,
     )
     figure.update_xaxes(automargin=True)
