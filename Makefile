@@ -11,15 +11,23 @@ BIN := $(VENV)/bin
 # One process per core; an idle one takes over tests that another still has before it.
 PARALLEL := --numprocesses auto --dist worksteal
 
-.PHONY: fit test lint test-lowest clean
+.PHONY: fit test browser lint test-lowest clean
 
 fit: $(VENV)/.installed
 	@echo "== training $(CONFIG)"
 	$(BIN)/python -m segment.fit --config $(CONFIG) $(ARGS)
 
-test: $(VENV)/.installed-dev
+test: $(VENV)/.installed-dev browser
 	@echo "== running all tests"
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
+
+# The report's page is tested in Debian's chromium; without it those tests fail.
+browser:
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	echo "== installing chromium"; apt-get update -qq && \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver >/dev/null; \
+	else echo "chromium and chromedriver are missing: apt-get install chromium chromium-driver"; fi; }
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

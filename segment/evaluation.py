@@ -26,6 +26,8 @@ from segment.seeds import run_seed
 from segment.versions import git_state, versions
 
 SCHEMA = 1
+# What the photos that are scored may have decided before, in `notes`.
+TRAINED, CHOSE, TUNED = "trained the network", "chose the checkpoint", "tuned the CRF"
 
 
 class Evaluation(Callback):
@@ -256,14 +258,14 @@ class Evaluation(Callback):
 
 def notes(sha256: str, trained_on: dict[str, str], crf: DenseCRF | None, skipped: int) -> list[str]:
     """What a reader of the scores must know of these photos."""
-    roles = {"train": "trained the network", "val": "chose the checkpoint"}
+    roles = {"train": TRAINED, "val": CHOSE}
     found = [
         f"the same photos {role}, so new ones may score lower"
         for split, role in roles.items()
         if trained_on.get(split) == sha256
     ]
     if crf is not None and crf.tuned_on == sha256:
-        found.append("the same photos tuned the CRF, so new ones may gain less from it")
+        found.append(f"the same photos {TUNED}, so new ones may gain less from it")
     if skipped:
         found.append(f"{skipped} photos could not be read and are not in the scores")
     return found

@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from segment.bootstrap import paired_bootstrap
-from segment.metrics import Totals
+from segment.bootstrap import (
+    Sums,
+    measure_names,
+    measured,
+    measures,
+    paired_bootstrap,
+    stacked,
+    summed,
+)
+from segment.metrics import Totals, count_photo
 from segment.metrics.scores import F1_UNIT
 
 
@@ -68,3 +76,21 @@ def test_iou_of_a_class_by_hand() -> None:
     assert np.isnan(found["miou"].low)  # two photos are too few for an interval
     assert found["miou"].verdict == 0
     assert found["miou"].value == pytest.approx((60 / 70 + 30 / 40) / 2 - 1)
+
+
+def test_many_rows_at_a_time_score_as_one_at_a_time() -> None:
+    rng = np.random.default_rng(2)
+    photos = []
+    for _ in range(9):  # class 3 is never there, class 2 rarely
+        truth = rng.choice(3, (12, 14), p=[0.6, 0.39, 0.01]).astype(np.uint8)
+        prediction = np.where(rng.random((12, 14)) < 0.7, truth, rng.integers(0, 2, (12, 14)))
+        photos.append(count_photo(truth, prediction, None, 4))
+    totals = stacked(photos)
+    times = rng.integers(0, 3, (5, 9))
+    rows = measured(Sums.of(totals).summed(times), 0)
+    blocks = np.array([0, 0, 1, 1, 1, 2, 2, 3, 3])
+    together = measured(Sums.of(totals).by_block(blocks).summed(np.array([[1, 0, 2, 1]])), 0)
+    for drawn, row in [*zip(times, rows, strict=True), (np.array([1, 0, 2, 1])[blocks], *together)]:
+        alone = measures(summed(totals, drawn), 0)
+        assert list(alone) == measure_names(4)
+        np.testing.assert_allclose(row, list(alone.values()), rtol=1e-12)

@@ -1,0 +1,144 @@
+"""A finished run: its scores, what every photo adds to them, its cost, and what made it."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segment.bootstrap import Sums
+from segment.evaluation import CHOSE, TRAINED, TUNED
+
+KINDS = ("raw", "refined")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A finished, scored run.
+
+    Attributes:
+        folder: Of its evaluation.json.
+        name: What the report calls it, unlike any other run's.
+        evaluation: Its evaluation.json.
+        config: Its config.yaml.
+        files: Names of the photos, in the order of the annotation file.
+        sums: What each photo adds to the scores, raw and, with a CRF, refined, int32 (P, ...).
+        changed: Share of each photo's labelled pixels that refining gave another class, at the
+            least: what the two confusion matrices need, (P,); 0 without a CRF.
+    """
+
+    folder: Path
+    name: str
+    evaluation: dict[str, Any]
+    config: dict[str, Any]
+    files: tuple[str, ...]
+    sums: dict[str, Sums]
+    changed: NDArray[np.float64]
+
+    @property
+    def classes(self) -> list[str]:
+        """Names by train id."""
+        return self.evaluation["classes"]
+
+    @property
+    def background(self) -> int | None:
+        """Train id of the background."""
+        return self.evaluation["background"]
+
+    @property
+    def seed(self) -> int:
+        """`seed_everything`."""
+        return self.evaluation["seed"]
+
+    @property
+    def kinds(self) -> list[str]:
+        """`raw` and, where it was refined, `refined`."""
+        return [kind for kind in KINDS if kind in self.sums]
+
+    @property
+    def weights(self) -> str:
+        """Where the weights came from before training."""
+        given = self.config["model"].get("init_args") or {}
+        if given.get("weights"):
+            return Path(str(given["weights"])).name
+        pretrained = given.get("pretrained")
+        if pretrained is True:
+            return "ImageNet"
+        return Path(str(pretrained)).name if pretrained else "random"
+
+    def roles(self, kind: str) -> list[str]:
+        """What the photos that are scored had decided before, as words; empty: nothing."""
+        words = (TRAINED, CHOSE, *([TUNED] if kind == "refined" else []))
+        return [word for word in words if any(word in note for note in self.evaluation["notes"])]
+
+    def photo_scores(self, kind: str) -> NDArray[np.float64]:
+        """Mean IoU of each photo over the classes that its truth shows, (P,); NaN: none."""
+        both, truth, predicted = np.moveaxis(self.sums[kind].pixels.astype(np.float64), 1, 0)
+        shown = truth > 0
+        iou = np.divide(both, truth + predicted - both, out=np.zeros_like(both), where=shown)
+        number = shown.sum(1)
+        return np.divide(iou.sum(1), number, out=np.full(len(number), np.nan), where=number > 0)
+
+
+@dataclass(frozen=True)
+class Unfinished:
+    """A run that has no scores to compare yet.
+
+    Attributes:
+        folder: Its folder.
+        reason: What is missing, and what makes it.
+    """
+
+    folder: Path
+    reason: str
+
+
+def with_names(runs: list[Run]) -> list[Run]:
+    """Runs called by their experiment, and where that is not enough, by seed or by folder."""
+
+    def longer(names: list[str], more: list[str]) -> list[str]:
+        times = Counter(names)
+        pairs = zip(names, more, strict=True)
+        return [f"{name} {word}" if times[name] > 1 else name for name, word in pairs]
+
+    names = longer([run.name for run in runs], [f"seed {run.seed}" for run in runs])
+    names = longer(names, [run.folder.resolve().name for run in runs])
+    names = longer(names, [f"({number})" for number in range(1, len(runs) + 1)])
+    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+
+
+def check_side_by_side(runs: Sequence[Run]) -> None:
+    """Refuse runs that were scored on other photos or classes than the first one.
+
+    Raises:
+        ValueError: Names what differs.
+    """
+
+    def facts(run: Run) -> dict[str, Any]:
+        annotations = run.evaluation["annotations"]
+        return {
+            "split": run.evaluation["split"],
+            "annotation file": f"{annotations['path']} (sha256 {annotations['sha256'][:8]}...)",
+            "classes": ", ".join(run.classes),
+            "background": "none" if run.background is None else run.classes[run.background],
+        }
+
+    first = facts(runs[0])
+    for run in runs[1:]:
+        own = facts(run)
+        same_file = (
+            run.evaluation["annotations"]["sha256"] == runs[0].evaluation["annotations"]["sha256"]
+        )
+        differs = [
+            f"{key}: {first[key]} against {own[key]}"
+            for key in own
+            if own[key] != first[key] and not (key == "annotation file" and same_file)
+        ]
+        if differs:
+            raise ValueError(
+                f"{runs[0].folder} and {run.folder} do not belong side by side "
+                f"({'; '.join(differs)}); leave one out, or give --anyway."
+            )
