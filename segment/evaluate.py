@@ -56,7 +56,7 @@ def evaluate(
         data.use_taxonomy(module.taxonomy)  # not what this split's json happens to list
     trainer.test(module, datamodule=data, verbose=False)
     if scoring.result is not None:
-        log_evaluation(trainer, scoring.result)
+        log_evaluation(trainer, scoring.result, scoring.out)
         print(table(scoring.result))
         print(f"Written to {out / 'evaluation.json'}")
 
