@@ -1,5 +1,7 @@
 """An evaluation in W&B: scores raw and refined, charts, cost, the worst photos, the checkpoint."""
 
+import difflib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,9 @@ import wandb
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_info
 
+from segment.cost import COSTS
 from segment.data.datamodule import TrashDataModule
+from segment.metrics import TRIMAP_WIDTHS
 from segment.modules import SegmentationModule
 from segment.table import TOTALS
 from segment.tracking.charts import confusion_chart, iou_before_and_after
@@ -42,6 +46,22 @@ def scalars(evaluation: Mapping[str, Any]) -> dict[str, float]:
         found["crf/seconds_per_photo"] = evaluation["crf"]["seconds_per_photo"]
     found |= {f"cost/{key}": value for key, value in evaluation["cost"].items()}
     return {key: value for key, value in found.items() if value is not None}
+
+
+def check_name(name: str, where: str) -> None:
+    """Refuse a name that no run logs as one of its `scalars`.
+
+    Raises:
+        ValueError: It is none of theirs.
+    """
+    scores = [*TOTALS, "calibration_error", *(f"trimap_miou/{width}" for width in TRIMAP_WIDTHS)]
+    known = [f"val/{kind}/{key}" for kind in ("raw", "refined") for key in scores]
+    known += ["crf/seconds_per_photo", *(f"cost/{key}" for key in COSTS)]
+    plain = re.sub(r"^(train|test)/", "val/", name)
+    if plain in known or re.fullmatch(r"val/(raw|refined)/iou/.+", plain):
+        return
+    near = difflib.get_close_matches(name, known, 1) or ["val/raw/miou"]
+    raise ValueError(f"{where} is {name}, which no run logs; did you mean {near[0]}?")
 
 
 class LogRun(Callback):
