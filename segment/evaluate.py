@@ -20,7 +20,7 @@ from segment.evaluation import Evaluation
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, fresh_folder, hold
 from segment.table import table
-from segment.tracking import Tracker, log_evaluation
+from segment.tracking import Tracker, log_evaluation, tracker_of
 
 
 def _arguments(parser: jsonargparse.ArgumentParser) -> None:
@@ -59,7 +59,10 @@ def evaluate(
     if scoring.result is not None:
         log_evaluation(trainer, scoring.result, scoring.out)
         print(table(scoring.result))
-        print(f"Written to {out / 'evaluation.json'}")
+        print(f"Written to {out / 'evaluation.json'}", flush=True)
+        tracker = tracker_of(trainer)
+        if tracker is not None:
+            tracker.finish()
 
 
 def _free_folder(run: Path) -> Path:

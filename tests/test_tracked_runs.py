@@ -15,6 +15,7 @@ from conftest import fit_tiny
 from test_resume import strike
 from wandb_offline import read, table
 
+from segment import evaluate
 from segment.data.coco import CocoFile
 from segment.data.taxonomy import Taxonomy
 from segment.fit import fit
@@ -171,16 +172,13 @@ def test_no_more_than_the_worst_are_shown_and_none_without_a_label(
 @pytest.fixture(scope="module")
 def whole(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted: three epochs of three steps."""
-    run, _ = fit_tiny(sample, tmp_path_factory.mktemp("whole"), "--trainer.logger", "true")
-    wandb.finish()
-    return run
+    return fit_tiny(sample, tmp_path_factory.mktemp("whole"), "--trainer.logger", "true")[0]
 
 
 def resumed(run: Path, folder: Path, *settings: str) -> Path:
     """Go on with a copy of a run: this process still holds those it has written to."""
     shutil.copytree(run, folder)
     fit(["--resume", str(folder), *settings])
-    wandb.finish()
     return folder
 
 
@@ -266,7 +264,6 @@ def test_the_checkpoint_becomes_an_artifact_where_asked(
     tracker = "--trainer.logger.class_path", "segment.tracking.Tracker"
     asked = "--trainer.logger.init_args.checkpoint_as_artifact", "true"
     run, _ = fit_tiny(sample, tmp_path, *tracker, *asked, "--trainer.max_epochs", "1")
-    wandb.finish()
     models = [one for one in read(run)["artifacts"].values() if one.type == "model"]
     assert len(models) == 1
     assert "best" in models[0].aliases
@@ -275,6 +272,23 @@ def test_the_checkpoint_becomes_an_artifact_where_asked(
     kept, best = Path(entry.local_path), run / "checkpoints" / "best.ckpt"
     assert kept != best  # a copy: a resumed run writes over its own
     assert kept.read_bytes() == best.read_bytes()
+
+
+def test_a_sweep_s_agent_finds_the_evaluation_it_has_started(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "fromagent")
+    out = tmp_path / "out"
+    evaluate.main(["--run", str(tiny_run), "--out", str(out), "--crf.iterations", "1"])
+    assert [path.name for path in out.glob("wandb/offline-run-*/*.wandb")] == [
+        "run-fromagent.wandb"
+    ]
+    logged = read(out)
+    scores = json.loads((out / "evaluation.json").read_text())
+    assert logged["summary"]["val/refined/miou"] == scores["refined"]["miou"]
+    assert logged["config"]["crf"]["iterations"] == 1
+    assert [row["_step"] for row in logged["history"]] == [0]
 
 
 def test_no_artifact_of_a_checkpoint_unasked(logged: dict[str, Any]) -> None:

@@ -31,7 +31,7 @@ def records(path: Path) -> Iterator[Record]:
             yield record
 
 
-def read(run: Path) -> dict[str, Any]:
+def read(run: Path, kind: str = "offline-run") -> dict[str, Any]:
     """What a run folder's W&B run logged: `history` rows, `summary`, `config`, `media` files,
     `hidden` metrics and `artifacts`; the files of a resumed run one after the other."""
     history: list[dict[str, Any]] = []
@@ -39,7 +39,7 @@ def read(run: Path) -> dict[str, Any]:
     config: dict[str, Any] = {}
     hidden: set[str] = set()
     artifacts: dict[str, Any] = {}
-    for path in sorted(run.glob("wandb/offline-run-*/*.wandb")):
+    for path in sorted(run.glob(f"wandb/{kind}-*/*.wandb")):
         for record in records(path):
             for item in [*record.run.config.update, *record.config.update]:
                 value = json.loads(item.value_json)
@@ -59,7 +59,7 @@ def read(run: Path) -> dict[str, Any]:
                         for item in record.history.item
                     }
                 )
-    media = [path for path in run.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
+    media = [path for path in run.glob(f"wandb/{kind}-*/files/media/**/*") if path.is_file()]
     return {
         "history": history,
         "summary": summary,

@@ -102,6 +102,7 @@ class Tracker(WandbLogger):
                 silent=not online,
                 init_timeout=float(os.environ.get("WANDB_INIT_TIMEOUT", "30")),
                 finish_timeout=float(os.environ.get("WANDB_FINISH_TIMEOUT", "300")),
+                finish_timeout_raises=True,
             ),
         )
         del self._wandb_init["anonymous"]  # wandb warns about it
@@ -158,6 +159,7 @@ class Tracker(WandbLogger):
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Add metrics, charts or pictures to the row of an optimizer step."""
         assert step is not None
+        _ = self.experiment  # the first time, it tells what was logged before
         if self.has_logged(step):
             return
         if step > self._step:
@@ -185,6 +187,7 @@ class Tracker(WandbLogger):
 
         A process that trained nothing and only scored writes a row of its own, one step further.
         """
+        _ = self.experiment
         if self._step == self._before:
             self._row = {STEP: max(0, self._before)}
             self._step += 1
@@ -202,6 +205,18 @@ class Tracker(WandbLogger):
         """Keep what is known of the last step, unless it was interrupted."""
         if status == "success":
             self._send()
+
+    @rank_zero_only
+    def finish(self) -> None:
+        """End the W&B run, and say how to upload what a server that was lost did not take."""
+        run = self.experiment
+        try:
+            run.finish()
+        except TimeoutError:
+            rank_zero_info(
+                f"W&B's server does not answer; what it lacks is kept, and "
+                f"`wandb sync {run.settings.sync_dir}` uploads it."
+            )
 
     def log_hyperparams(self, params: Any, *_: Any, **__: Any) -> None:
         """Nothing: `follow` hands over the whole configuration."""
