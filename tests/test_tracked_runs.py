@@ -1,5 +1,6 @@
 """What a run logs to W&B, read back from the files of an offline run."""
 
+import gzip
 import hashlib
 import json
 import shutil
@@ -10,6 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import torch
 import wandb
 from conftest import fit_tiny
 from test_resume import strike
@@ -19,6 +21,7 @@ from segment import evaluate
 from segment.data.coco import CocoFile
 from segment.data.taxonomy import Taxonomy
 from segment.fit import fit
+from segment.metrics import PhotoCounts
 from segment.modules import SegmentationModule
 from segment.tracking.photos import worst_photos
 from segment.tracking.scores import scalars
@@ -39,6 +42,35 @@ def evaluation(tiny_run: Path) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def coco(sample: Path) -> CocoFile:
     return CocoFile(sample / "val.json", sample, taxonomy=Taxonomy.load("trash10"))
+
+
+@pytest.fixture(scope="module")
+def lively(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tiny run with scores drawn at random, evaluated as W&B's agent starts an evaluation."""
+    run = tmp_path_factory.mktemp("lively")
+    (run / "checkpoints").mkdir()
+    shutil.copy(tiny_run / "config.yaml", run)
+    checkpoint = torch.load(tiny_run / "checkpoints" / "best.ckpt", weights_only=True)
+    generator = torch.Generator().manual_seed(0)
+    for name, tensor in checkpoint["state_dict"].items():
+        if name.startswith("network.aspp."):
+            tensor.normal_(std=0.3, generator=generator)
+    torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WANDB_SWEEP_ID", "sweep1")
+        patch.setenv("WANDB_RUN_ID", "fromagent")
+        evaluate.main(["--run", str(run), "--out", str(run / "out"), "--crf.iterations", "1"])
+    return run / "out"
+
+
+def test_a_sweep_s_agent_finds_the_evaluation_that_it_has_started(lively: Path) -> None:
+    (log,) = lively.glob("wandb/offline-run-*/*.wandb")
+    assert log.name == "run-fromagent.wandb"
+    logged, scores = read(lively), json.loads((lively / "evaluation.json").read_text())
+    assert logged["summary"]["val/refined/miou"] == scores["refined"]["miou"]
+    assert logged["summary"]["val/raw/miou"] == scores["raw"]["miou"] != scores["refined"]["miou"]
+    assert logged["config"]["crf"]["iterations"] == 1
+    assert [row["_step"] for row in logged["history"]] == [0]
 
 
 def test_everything_lands_in_a_named_section(logged: dict[str, Any]) -> None:
@@ -135,38 +167,58 @@ def test_photos_have_masks_to_switch_on_and_off(
             assert set(np.unique(errors)) <= {253, 254, 255}
 
 
-def test_the_worst_photos_come_first(
-    tiny_run: Path, evaluation: dict[str, Any], coco: CocoFile
-) -> None:
-    worst = table(tiny_run, "photos/worst")
+def test_the_worst_photos_come_first(lively: Path, coco: CocoFile) -> None:
+    worst = table(lively, "photos/worst")
     assert worst["columns"] == ["photo", "file", "mIoU raw", "mIoU refined",
                                 "pixel accuracy raw", "pixel accuracy refined"]  # fmt: skip
     rows = worst["data"]
     assert {row[1] for row in rows} == {photo.file_name for photo in coco.photos}
     refined = [row[3] for row in rows]
     assert refined == sorted(refined)
+    assert refined != [row[2] for row in rows]
     by_name = {photo.file_name: photo for photo in coco.photos}
     for image, name, *scores in rows:
         assert image["caption"] == name
         assert image["masks"].keys() == {"true", "raw", "refined", "errors raw", "errors refined"}
         truth = coco.paint(by_name[name])
-        for score, kind in zip(scores[:2], ("raw", "refined"), strict=True):
-            ids = cv2.imread(str(tiny_run / "labels" / kind / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+        for place, kind in enumerate(("raw", "refined")):
+            ids = cv2.imread(str(lively / "labels" / kind / f"{name}.png"), cv2.IMREAD_UNCHANGED)
             known = truth != 255
             ious = [
                 ((ids == c) & (truth == c))[known].sum() / union
                 for c in range(11)
                 if (union := ((ids == c) | (truth == c))[known].sum())
             ]
-            assert score == pytest.approx(np.mean(ious))
+            assert scores[place] == pytest.approx(np.mean(ious))
+            assert scores[2 + place] == pytest.approx((ids == truth)[known].mean())
 
 
-def test_no_more_than_the_worst_are_shown_and_none_without_a_label(
-    tiny_run: Path, evaluation: dict[str, Any], coco: CocoFile
-) -> None:
-    lines = worst_photos(evaluation, tiny_run, coco, number=2).data
-    assert [line[1] for line in lines] == [row[1] for row in table(tiny_run, "photos/worst")["data"]
-                                           ][:2]  # fmt: skip
+def test_no_more_than_the_worst_are_shown_with_their_masks(lively: Path, coco: CocoFile) -> None:
+    evaluation = json.loads((lively / "evaluation.json").read_text())
+    rows = worst_photos(evaluation, lively, coco, number=2).data
+    assert [row[1] for row in rows] == [row[1] for row in table(lively, "photos/worst")["data"]][:2]
+    for image, name, *_ in rows:
+        shown = {key: cv2.imread(mask._path, cv2.IMREAD_UNCHANGED)
+                 for key, mask in image._masks.items()}  # fmt: skip
+        for kind in ("raw", "refined"):
+            labels = cv2.imread(str(lively / "labels" / kind / f"{name}.png"), cv2.IMREAD_UNCHANGED)
+            assert (shown[kind] == labels).all()
+            assert ((shown[f"errors {kind}"] == 253) == (labels == shown["true"])).all()
+        assert (shown["raw"] != shown["refined"]).any()
+    # A photo without a labelled pixel has no score, and is none of the worst.
+    with gzip.open(lively / "per_photo.jsonl.gz", "rt") as file:
+        lines = [json.loads(line) for line in file]
+    (first,) = (line for line in lines if line["file_name"] == rows[0][1])
+    for kind in ("raw", "refined"):
+        counts = PhotoCounts.from_json(first[kind])
+        counts.confusion[:] = 0
+        first[kind] = counts.to_json()
+    copy = lively.parent / "copy"
+    shutil.copytree(lively / "labels", copy / "labels")
+    with gzip.open(copy / "per_photo.jsonl.gz", "wt") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
+    again = worst_photos(evaluation, copy, coco, number=2).data
+    assert again[0][1] == rows[1][1]
 
 
 @pytest.fixture(scope="module")
@@ -272,23 +324,6 @@ def test_the_checkpoint_becomes_an_artifact_where_asked(
     kept, best = Path(entry.local_path), run / "checkpoints" / "best.ckpt"
     assert kept != best  # a copy: a resumed run writes over its own
     assert kept.read_bytes() == best.read_bytes()
-
-
-def test_a_sweep_s_agent_finds_the_evaluation_it_has_started(
-    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
-    monkeypatch.setenv("WANDB_RUN_ID", "fromagent")
-    out = tmp_path / "out"
-    evaluate.main(["--run", str(tiny_run), "--out", str(out), "--crf.iterations", "1"])
-    assert [path.name for path in out.glob("wandb/offline-run-*/*.wandb")] == [
-        "run-fromagent.wandb"
-    ]
-    logged = read(out)
-    scores = json.loads((out / "evaluation.json").read_text())
-    assert logged["summary"]["val/refined/miou"] == scores["refined"]["miou"]
-    assert logged["config"]["crf"]["iterations"] == 1
-    assert [row["_step"] for row in logged["history"]] == [0]
 
 
 def test_no_artifact_of_a_checkpoint_unasked(logged: dict[str, Any]) -> None:

@@ -11,7 +11,8 @@ ANSWERS = {
     "UpsertBucket": {
         "upsertBucket": {
             "bucket": {
-                "id": "b", "name": "RUN", "displayName": "RUN", "config": "{}", "historyLineCount": 0,
+                "id": "b", "name": "RUN", "displayName": "RUN", "config": "{}",
+                "historyLineCount": 0,
                 "project": {"id": "p", "name": "segment", "entity": {"id": "e", "name": "me"}},
             },
             "inserted": True,

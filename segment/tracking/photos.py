@@ -19,7 +19,7 @@ from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
 from segment.evaluation import png_name
 from segment.labels import labels_of
-from segment.metrics import PhotoCounts, scores_from_counts
+from segment.metrics import PhotoCounts, Scores, scores_from_counts
 from segment.modules import SegmentationModule
 from segment.scoring import refine
 from segment.tracking.tracker import tracker_of
@@ -124,25 +124,25 @@ class LogPredictions(Callback):
 
 
 class Line(NamedTuple):
-    """A photo of `per_photo.jsonl.gz`: its place there and its scores by kind, raw or refined."""
+    """A photo of `per_photo.jsonl.gz`: its mean IoU, its place there, and its counts by kind."""
 
+    miou: float
     place: int
-    scores: dict[str, dict[str, Any]]
+    record: dict[str, Any]
 
 
-def _lines(path: Path, num_classes: int, background: int | None) -> Iterator[Line]:
-    """Photos that have a score, one at a time."""
+def _lines(path: Path, kind: str, classes: int, background: int | None) -> Iterator[Line]:
+    """Photos that have a score of a kind, `raw` or `refined`, one at a time."""
     with gzip.open(path, "rt") as file:
         for place, line in enumerate(file):
             record = json.loads(line)
-            scores = {}
-            for kind in ("raw", "refined"):
-                if kind in record:
-                    counts = PhotoCounts.from_json(record[kind])
-                    found = scores_from_counts([counts], num_classes, background)
-                    scores[kind] = {key: found[key] for key in ("miou", "pixel_accuracy")}
-            if scores["raw"]["miou"] is not None:
-                yield Line(place, scores)
+            miou = _scores(record[kind], classes, background)["miou"]
+            if miou is not None:
+                yield Line(miou, place, record)
+
+
+def _scores(counts: dict[str, Any], classes: int, background: int | None) -> Scores:
+    return scores_from_counts([PhotoCounts.from_json(counts)], classes, background)
 
 
 def worst_photos(
@@ -158,8 +158,9 @@ def worst_photos(
     """
     names = evaluation["classes"]
     kinds = [kind for kind in ("raw", "refined") if evaluation[kind] is not None]
-    lines = _lines(out / evaluation["per_photo"], len(names), evaluation["background"])
-    worst = heapq.nsmallest(number, lines, key=lambda line: line.scores[kinds[-1]]["miou"])
+    shape = len(names), evaluation["background"]
+    lines = _lines(out / evaluation["per_photo"], kinds[-1], *shape)
+    worst = heapq.nsmallest(number, lines, key=lambda line: (line.miou, line.place))
     columns: list[str | int] = ["photo", "file"]
     columns += [f"{name} {kind}" for name in ("mIoU", "pixel accuracy") for kind in kinds]
     table = wandb.Table(columns=columns)
@@ -180,6 +181,7 @@ def worst_photos(
             names,
             photo.file_name,
         )
-        values = [line.scores[kind][key] for key in ("miou", "pixel_accuracy") for kind in kinds]
-        table.add_data(image, photo.file_name, *values)
+        scores = [_scores(line.record[kind], *shape) for kind in kinds]
+        mious = [one["miou"] for one in scores]
+        table.add_data(image, photo.file_name, *mious, *(one["pixel_accuracy"] for one in scores))
     return table
