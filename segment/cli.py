@@ -45,7 +45,7 @@ from segment.runs import (
     read_config,
     remove_rubbish,
 )
-from segment.tracking import LogPredictions, Tracker
+from segment.tracking import LogPredictions, LogRun, Tracker
 
 # A YAML names classes to import, and importing runs code: only these packages are looked into.
 TRUSTED = ["segment", "lightning", "torch", "torchmetrics"]
@@ -288,6 +288,6 @@ class SegmentCLI(LightningCLI):
             if isinstance(logger, Tracker) and trainer.is_global_zero:
                 logger.follow(run, self.config.experiment, self.resolved())
         if trainer.loggers:
-            callbacks += [LearningRateMonitor("step"), LogPredictions(self.crf)]
+            callbacks += [LearningRateMonitor("step"), LogRun(), LogPredictions(self.crf)]
         # Lightning wants checkpoint callbacks last, so that they see what the others logged.
         callbacks.sort(key=lambda callback: isinstance(callback, ModelCheckpoint))

@@ -16,6 +16,16 @@ from torch.utils.flop_counter import FlopCounterMode
 from segment.architectures.layers import SegmentationNetwork
 from segment.files import write_atomically
 
+# What an evaluation.json says of it.
+COSTS = (
+    "parameters",
+    "multiply_adds_512",
+    "seconds_per_training_step",
+    "seconds_per_photo_forward",
+    "peak_memory_mb",
+    "peak_memory_mb_training",
+)
+
 
 def multiply_adds(network: SegmentationNetwork, side: int = 512) -> int:
     """Multiply-adds of a network for one photo of side x side pixels, counted on no data."""

@@ -5,6 +5,7 @@ python -m segment.evaluate --run RUN --split test --data.root data/other --crf.i
 python -m segment.evaluate --run RUN --init_args '{output_stride: 8, test_flip: true}'
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from segment.evaluation import Evaluation
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, fresh_folder, hold
 from segment.table import table
-from segment.tracking import log_evaluation
+from segment.tracking import Tracker, log_evaluation, tracker_of
 
 
 def _arguments(parser: jsonargparse.ArgumentParser) -> None:
@@ -56,9 +57,12 @@ def evaluate(
         data.use_taxonomy(module.taxonomy)  # not what this split's json happens to list
     trainer.test(module, datamodule=data, verbose=False)
     if scoring.result is not None:
-        log_evaluation(trainer, scoring.result)
+        log_evaluation(trainer, scoring.result, scoring.out)
         print(table(scoring.result))
-        print(f"Written to {out / 'evaluation.json'}")
+        print(f"Written to {out / 'evaluation.json'}", flush=True)
+        tracker = tracker_of(trainer)
+        if tracker is not None:
+            tracker.finish()
 
 
 def _free_folder(run: Path) -> Path:
@@ -84,6 +88,11 @@ def main(args: Sequence[str]) -> None:
         if cli.config.out is None:
             out = _free_folder(run)
         hold(out)
+    if os.environ.get("WANDB_SWEEP_ID"):  # W&B's agent waits for the run that it has named
+        tracker = Tracker(project="segment")
+        if cli.trainer.is_global_zero:
+            tracker.follow(out, cli.config.experiment, cli.resolved())
+        cli.trainer.loggers = [tracker]
     init_args = cli.config.init_args
     evaluate(cli, run, checkpoint, cli.config.split, out, cli.config.score_workers, init_args)
 

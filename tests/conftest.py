@@ -1,14 +1,19 @@
 """What every test shares: no network, no questions from W&B, a small real COCO set, one thread."""
 
+import atexit
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 os.environ["WANDB_MODE"] = "offline"
+# Where tables and checkpoints wait to be synced; else in the home directory.
+os.environ["WANDB_DATA_DIR"] = tempfile.mkdtemp(prefix="wandb-")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: tests share few cores
 
@@ -18,6 +23,8 @@ import torch
 from segment.cli_errors import user_errors
 from segment.data.sample import make_sample
 from segment.fit import fit
+
+atexit.register(shutil.rmtree, os.environ["WANDB_DATA_DIR"], ignore_errors=True)
 
 Verb = Callable[..., subprocess.CompletedProcess[str]]
 

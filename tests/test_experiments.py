@@ -12,7 +12,7 @@ from segment.cli import SegmentCLI
 from segment.fit import _arguments
 
 FOLDER = Path(__file__).parents[1] / "experiments"
-EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
+EXPERIMENTS = sorted(FOLDER.glob("*.yaml"))
 
 # Nothing is downloaded, no run before is at hand, and layers are thinner where the paper's network
 # has a `width`: what the YAML says of the rest is as it stands.

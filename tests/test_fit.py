@@ -17,7 +17,6 @@ import yaml
 from conftest import Verb
 from PIL import Image
 from pycocotools import mask as rle
-from wandb_offline import read
 
 from segment.cli import RUN_VARIABLE
 from segment.data.coco import CocoFile
@@ -115,31 +114,6 @@ def test_prints_one_table(tiny_run: Path) -> None:
         assert word in out
     assert f"`wandb sync {tiny_run}/wandb/offline-run-*` upload it" in out
     assert "tuned the CRF" not in out
-
-
-def test_wandb_has_scores_masks_and_configuration(tiny_run: Path, sample: Path) -> None:
-    logged = read(tiny_run)
-    keys = {key for row in logged["history"] for key in row}
-    assert {"train/loss", "val/miou", "val/iou/Paper", "photos/count"} <= keys
-    assert any(key.startswith("lr-") for key in keys)
-    assert any(key.startswith("confusion/raw") for key in keys)
-    assert any(key.startswith("iou_per_class/refined") for key in keys)
-    assert logged["config"]["model"]["init_args"]["backbone"] == "tf_efficientnet_lite0"
-    assert "val/refined/boundary_f1" in logged["summary"]
-    photos = next(row for row in logged["history"] if "photos/count" in row)
-    assert photos["photos/count"] == 4
-    assert all(masks.keys() == {"true", "raw", "refined"} for masks in photos["photos/all_masks"])
-    stored = {str(path.relative_to(path.parents[3])): path for path in logged["media"]}
-    coco = CocoFile(sample / "val.json", sample, taxonomy=Taxonomy.load("trash10"))
-    # The first and the last of five and two between; one epoch, so the best checkpoint's masks.
-    for place, masks in zip((0, 1, 3, 4), photos["photos/all_masks"], strict=True):
-        photo = coco.photos[place]
-        files = {name: stored[mask["path"]] for name, mask in masks.items()}
-        shown = {name: cv2.imread(str(file), cv2.IMREAD_UNCHANGED) for name, file in files.items()}
-        assert (shown["true"] == coco.paint(photo)).all()
-        for kind in ("raw", "refined"):
-            labels = tiny_run / "labels" / kind / f"{photo.file_name}.png"
-            assert (shown[kind] == cv2.imread(str(labels), cv2.IMREAD_UNCHANGED)).all()
 
 
 def test_arguments_of_the_model_are_replaced_for_one_evaluation(

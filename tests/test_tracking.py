@@ -4,9 +4,11 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 from wandb_offline import read
+from wandb_server import serving
 
 from segment.tracking import why_offline
 
@@ -90,3 +92,61 @@ def test_goes_on_offline_where_the_server_does_not_answer(tmp_path: Path) -> Non
     logged = read(tmp_path)
     assert [row["train/loss"] for row in logged["history"]] == [0.5]
     assert logged["config"]["model"] == 3
+
+
+LOSE = """
+import sys
+from pathlib import Path
+from segment.tracking import Tracker
+run = Path(sys.argv[1])
+tracker = Tracker()
+tracker.follow(run, "tiny", "model: 3")
+for step in range(40):
+    tracker.log_metrics({"train/loss": step / 100, "epoch": 0}, step)
+    if step == 20:
+        print("half", flush=True)
+        sys.stdin.readline()
+tracker.finalize("success")
+tracker.finish()
+print("done", flush=True)
+"""
+
+
+def _until(line: str, output: IO[str]) -> str:
+    """What a process says up to a line, or to its end."""
+    said = ""
+    for one in output:
+        said += one
+        if one == line:
+            break
+    return said
+
+
+def test_a_server_lost_in_the_middle_costs_neither_the_run_nor_its_log(tmp_path: Path) -> None:
+    left_out = ("WANDB_MODE", "WANDB_SERVICE")
+    environment = {name: value for name, value in os.environ.items() if name not in left_out}
+    with serving() as server:
+        process = subprocess.Popen(
+            [sys.executable, "-c", LOSE, str(tmp_path)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env={
+                **environment,
+                "WANDB_API_KEY": KEY,
+                "WANDB_BASE_URL": f"http://127.0.0.1:{server.server_address[1]}",
+                "WANDB_FINISH_TIMEOUT": "2",
+                "OMP_NUM_THREADS": "1",
+            },
+        )  # fmt: skip
+        assert process.stdout is not None
+        before = _until("half\n", process.stdout)
+        assert "UpsertBucket" in server.asked  # it was online
+        server.lost = True
+        after, _ = process.communicate("\n", timeout=60)
+    assert process.returncode == 0, before + after
+    assert "done" in after
+    assert "Tried to log to step" not in before + after
+    (folder,) = tmp_path.glob("wandb/run-*")  # what it lacks gets there by this
+    assert f"server does not answer; what it lacks is kept, and `wandb sync {folder}`" in after
+    logged = read(tmp_path, "run")["history"]
+    assert [row["train/loss"] for row in logged] == [step / 100 for step in range(40)]
+    assert [row["_step"] for row in logged] == list(range(40))

@@ -73,4 +73,4 @@ def test_the_rate_falls_with_every_step_as_poly_has_it(trained: tuple) -> None:
     _, _, log = trained
     # Three epochs of three steps.
     expected = [LR * (1 - step / 9) ** 0.9 for step in range(9)]
-    assert column(log, "lr-Adam/head") == pytest.approx(expected, rel=1e-5)
+    assert column(log, "train/rate/head") == pytest.approx(expected, rel=1e-5)

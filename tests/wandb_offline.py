@@ -31,17 +31,27 @@ def records(path: Path) -> Iterator[Record]:
             yield record
 
 
-def read(run: Path) -> dict[str, Any]:
-    """What a run folder's W&B run logged: `history` rows, `summary`, `config`, `media` files."""
+def read(run: Path, kind: str = "offline-run") -> dict[str, Any]:
+    """What a run folder's W&B run logged: `history` rows, `summary`, `config`, `media` files,
+    `hidden` metrics and `artifacts`; the files of a resumed run one after the other."""
     history: list[dict[str, Any]] = []
     summary: dict[str, Any] = {}
     config: dict[str, Any] = {}
-    for path in sorted(run.glob("wandb/offline-run-*/*.wandb")):
+    hidden: set[str] = set()
+    artifacts: dict[str, Any] = {}
+    for path in sorted(run.glob(f"wandb/{kind}-*/*.wandb")):
         for record in records(path):
-            for item in record.run.config.update:
-                config[item.key] = json.loads(item.value_json)
+            for item in [*record.run.config.update, *record.config.update]:
+                value = json.loads(item.value_json)
+                for key in reversed([*item.nested_key] or [item.key]):
+                    value = {key: value}
+                merge(config, value)
             for item in record.summary.update:
                 summary["/".join([*item.nested_key]) or item.key] = json.loads(item.value_json)
+            if record.HasField("metric") and record.metric.options.hidden:
+                hidden.add(record.metric.glob_name or record.metric.name)
+            if record.HasField("artifact"):
+                artifacts[record.artifact.client_id] = record.artifact
             if record.HasField("history"):
                 history.append(
                     {
@@ -49,5 +59,30 @@ def read(run: Path) -> dict[str, Any]:
                         for item in record.history.item
                     }
                 )
-    media = [path for path in run.glob("wandb/offline-run-*/files/media/**/*") if path.is_file()]
-    return {"history": history, "summary": summary, "config": config, "media": media}
+    media = [path for path in run.glob(f"wandb/{kind}-*/files/media/**/*") if path.is_file()]
+    return {
+        "history": history,
+        "summary": summary,
+        "config": config,
+        "media": media,
+        "hidden": hidden,
+        "artifacts": artifacts,
+    }
+
+
+def merge(config: dict[str, Any], update: dict[str, Any]) -> None:
+    """Set what an update names and leave the rest, as W&B does."""
+    for key, value in update.items():
+        if isinstance(value, dict) and isinstance(config.get(key), dict):
+            merge(config[key], value)
+        else:
+            config[key] = value
+
+
+def table(run: Path, key: str) -> dict[str, Any]:
+    """The last table logged as `key`: `columns` and `data`, pictures as W&B's server gets them."""
+    for artifact in reversed(read(run)["artifacts"].values()):
+        for entry in artifact.manifest.contents:
+            if entry.path == f"{key}.table.json":
+                return json.loads(Path(entry.local_path).read_text())
+    raise AssertionError(f"no table {key}")

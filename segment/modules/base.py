@@ -229,7 +229,11 @@ class SegmentationModule(LightningModule):
         """The optimizer with per-layer rates, and the schedule, stepped after every step."""
         optimizer = self.optimization.optimizer(self.parameter_groups())
         schedule = self.optimization.scheduler(optimizer, self.trainer.estimated_stepping_batches)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        # Lightning's monitor of rates takes the name, and adds that of each group of parameters.
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "train/rate"},
+        }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer trains, at which rates; a paper with other rates overrides this."""
