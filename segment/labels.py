@@ -1,5 +1,6 @@
 """Probabilities at the network's size -> labels at the photo's, on any device."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,3 +49,15 @@ def labels_of(probabilities: Tensor, size: tuple[int, int]) -> Labels:
         best, index = band.max(0)
         ids[strip], confidence[strip] = index.to(torch.uint8), best
     return Labels(ids, confidence)
+
+
+def with_kept(raw: Labels, refined: Labels, keep_classes: Sequence[int] | None) -> Labels:
+    """Refined labels, but raw ones where either is of a class that is kept (`DenseCRF`).
+
+    At the photo's own size, to which refined probabilities were resized.
+    """
+    if not keep_classes:
+        return refined
+    classes = torch.tensor(keep_classes, device=raw.ids.device)
+    kept = torch.isin(raw.ids, classes) | torch.isin(refined.ids, classes)
+    return Labels(*(torch.where(kept, own, new) for own, new in zip(raw, refined, strict=True)))

@@ -17,7 +17,7 @@ from segment.crf import DenseCRF
 from segment.data.coco import CocoFile
 from segment.data.taxonomy import Taxonomy
 from segment.files import write_json
-from segment.labels import labels_of
+from segment.labels import labels_of, with_kept
 from segment.scoring import refine, write_labels
 
 # Endings of photos inside a folder; a photo named by itself may have any.
@@ -73,6 +73,9 @@ def write_prediction(job: Job) -> Predicted:
     if job.crf is not None:
         probabilities, _ = refine(job.image, probabilities, job.crf)
     labels = labels_of(torch.from_numpy(probabilities), (height, width))
+    if job.crf is not None and job.crf.keep_classes:
+        own = labels_of(torch.from_numpy(job.probabilities), (height, width))
+        labels = with_kept(own, labels, job.crf.keep_classes)
     ids = labels.ids.numpy()
     write_labels(job.out / "labels" / f"{job.source.name}.png", ids)
     colors = np.array(job.taxonomy.colors, np.uint8)

@@ -32,7 +32,7 @@ from segment.crf.guard import check_probabilities
 from segment.data.photos import read_photo
 from segment.data.taxonomy import spread_colors
 from segment.figure import belief_figure
-from segment.labels import labels_of
+from segment.labels import labels_of, with_kept
 from segment.prediction import overlay, write_image, write_probabilities
 from segment.scoring import refine, write_labels
 
@@ -89,6 +89,39 @@ def read_probabilities(path: Path) -> tuple[NDArray[np.float32], list[str]]:
     return values / values.sum(axis=0), listed  # a half rounds its sum
 
 
+def check_shape(path: Path, maps: NDArray[np.float32], size: tuple[int, int]) -> None:
+    """Refuse maps of another photo, or turned.
+
+    Raises:
+        ValueError: They are larger than the photo, or of another shape than rounding explains.
+    """
+    (height, width), (rows, columns) = size, maps.shape[1:]
+    aspect = width / height
+    off = max(abs(columns - rows * aspect), abs(rows - columns / aspect))
+    if rows > height or columns > width or off > 1 + max(aspect, 1 / aspect):
+        raise ValueError(
+            f"{path}: the maps are {columns}x{rows} but the photo {width}x{height} (turned as EXIF "
+            f"asks); give maps of this photo, at its size or smaller."
+        )
+
+
+def read_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """A picture of train ids, uint8 (H, W), 255 where unknown.
+
+    Raises:
+        ValueError: It is no such picture, or of another size than the photo.
+    """
+    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if ids is None or ids.ndim != 2 or ids.dtype != np.uint8:
+        raise ValueError(f"{path}: is no 8-bit grey picture of train ids; give a PNG of those.")
+    if ids.shape != size:
+        raise ValueError(
+            f"{path}: is {ids.shape[1]}x{ids.shape[0]} but the photo {size[1]}x{size[0]} (turned "
+            f"as EXIF asks); give labels of the same size."
+        )
+    return ids  # type: ignore[return-value]  # OpenCV's arrays are of any type
+
+
 def from_labels(
     path: Path,
     certainty: float,
@@ -104,20 +137,14 @@ def from_labels(
     Raises:
         ValueError: It is no such picture, of another size than the photo, or has more classes.
     """
-    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if ids is None or ids.ndim != 2 or ids.dtype != np.uint8:
-        raise ValueError(f"{path}: is no 8-bit grey picture of train ids; give a PNG of those.")
-    if ids.shape != size:
-        raise ValueError(
-            f"{path}: is {ids.shape[1]}x{ids.shape[0]} but the photo {size[1]}x{size[0]} (turned "
-            f"as EXIF asks); give labels of the same size."
-        )
+    ids = read_labels(path, size)
     known = ids[ids != 255]
     shown = int(known.max()) + 1 if known.size else 0
     number = max(shown, 2) if classes is None else classes
     if not shown <= number <= MOST_CLASSES or number < 2:
         raise ValueError(
-            f"--classes {number}: {path} shows train ids up to {shown - 1}; give more."
+            f"--classes {number}: {path} shows train ids up to {shown - 1}; give more than that, 2 "
+            f"to {MOST_CLASSES}."
         )
     if not 1 / number < certainty < 1:
         raise ValueError(
@@ -156,9 +183,12 @@ def main(args: Sequence[str]) -> None:
         names = [str(train_id) for train_id in range(len(maps))]
     else:
         maps, names = read_probabilities(Path(parsed.probabilities))
+        check_shape(Path(parsed.probabilities), maps, size)
     refined, seconds = refine(image, maps, crf)
-    ids = labels_of(torch.from_numpy(refined), size).ids.numpy()
-    own = labels_of(torch.from_numpy(maps), size).ids.numpy()
+    raw = labels_of(torch.from_numpy(maps), size)
+    found = labels_of(torch.from_numpy(refined), size)
+    ids = with_kept(raw, found, crf.keep_classes).ids.numpy()
+    own = raw.ids.numpy() if parsed.labels is None else read_labels(Path(parsed.labels), size)
     out.mkdir(parents=True, exist_ok=True)
     write_labels(written[".png"], ids)
     colors = np.array(spread_colors(len(maps)), np.uint8)
@@ -167,7 +197,7 @@ def main(args: Sequence[str]) -> None:
         write_probabilities(written[".npz"], refined, names, size)
     if parsed.figure:
         write_image(written[".figure.png"], belief_figure(image, maps, crf, names))
-    changed = float((ids != own).mean())
+    changed = float((ids != own)[own != 255].mean()) if (own != 255).any() else 0.0
     print(f"{path.name}: {changed:.1%} of the labels changed in {seconds:.2f} s; written to {out}")
 
 

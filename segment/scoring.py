@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from segment.crf import DenseCRF, resize_maps, resized_photo
-from segment.labels import labels_of
+from segment.labels import Labels, labels_of, with_kept
 from segment.metrics import PhotoCounts, count_photo
 
 
@@ -106,7 +106,9 @@ def score(job: Job) -> Scored:
         return Scored(job.image_id, job.file_name, raw, None, None)
     refined, seconds = refine(job.image, job.maps, job.crf)
     size = job.truth.shape[0], job.truth.shape[1]
-    ids, confidence = labels_of(torch.from_numpy(refined), size)
+    own = Labels(torch.from_numpy(job.ids), torch.from_numpy(job.confidence))
+    found = labels_of(torch.from_numpy(refined), size)
+    ids, confidence = with_kept(own, found, job.crf.keep_classes)
     counts = _count(job, ids.numpy(), confidence.numpy(), "refined")
     return Scored(job.image_id, job.file_name, raw, counts, seconds)
 

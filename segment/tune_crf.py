@@ -82,6 +82,17 @@ def _arguments(parser: jsonargparse.ArgumentParser) -> None:
     )
 
 
+def _check(config: jsonargparse.Namespace) -> None:
+    """Refuse numbers that no tuning can have.
+
+    Raises:
+        ValueError: One of them is too small.
+    """
+    for name, least in (("trials", 1), ("photos", 2), ("block_size", 1), ("seed", 0)):
+        if config[name] < least:
+            raise ValueError(f"--{name} is {config[name]}; give {least} or more.")
+
+
 class Tuning:
     """The parts of one tuning, from its command line.
 
@@ -91,6 +102,7 @@ class Tuning:
 
     def __init__(self, cli: SegmentCLI) -> None:
         self.config = cli.config
+        _check(self.config)
         self.run = Path(self.config.run)
         self.out = Path(self.config.out or self.run / "crf" / self.config.split)
         self.rank, self.world = (
@@ -116,7 +128,7 @@ class Tuning:
             raise ValueError(
                 f"{self.coco.path}: not one pixel is labelled, so nothing can be tuned on it."
             )
-        blocks, seed = max(1, self.config.block_size), self.config.seed
+        blocks, seed = self.config.block_size, self.config.seed
         self.photos = chosen(self.coco.photos, self.config.photos, blocks, seed)
         self.skipped = 0  # known once the network was asked
         self.tuning, self.held = halves(len(self.photos), blocks, seed)
@@ -128,6 +140,8 @@ class Tuning:
         for photo in self.photos:
             self.given.check_fits(self.taxonomy.num_classes, photo.height, photo.width)
         self.start = replace(self.given, reference_size=self.reference, keep_classes=None)
+        if self.out.is_file():
+            raise ValueError(f"{self.out}: is a file; give --out a folder.")
         if self.rank == 0:
             hold(self.out)
         with checkpoint.open("rb") as file:

@@ -41,6 +41,33 @@ def test_labels_of_another_program_follow_the_photo_s_edge(photo: Path, tmp_path
         assert file["probabilities"].shape == (2, 40, 60)
 
 
+def test_tells_how_much_of_the_given_picture_changed(photo, tmp_path, capsys) -> None:
+    stripes = np.zeros((40, 60), np.uint8)
+    stripes[:, ::2] = 1  # which do not survive being made smaller
+    stripes[0] = 255
+    cv2.imwrite(str(tmp_path / "labels.png"), stripes)
+    refine.main([str(photo), "--labels", str(tmp_path / "labels.png"), "--out",
+                 str(tmp_path / "out"), "--crf.max_side", "10"])  # fmt: skip
+    known = stripes != 255
+    changed = (ids_of(tmp_path / "out") != stripes)[known].mean()
+    assert changed > 0.3
+    assert f"{changed:.1%} of the labels changed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("height", "width", "fits"), [
+    (40, 60, True), (20, 30, True), (6, 8, True), (5, 8, True), (7, 9, True),
+    (60, 40, False), (30, 20, False), (80, 120, False), (20, 20, False),
+])  # fmt: skip
+def test_refuses_maps_of_another_shape(photo, tmp_path, height, width, fits) -> None:
+    np.save(tmp_path / "x.npy", np.full((2, height, width), 0.5))
+    words = [str(photo), "--probabilities", str(tmp_path / "x.npy"), "--out", str(tmp_path / "o")]
+    if fits:
+        refine.main(words)
+        return
+    with pytest.raises(ValueError, match=f"maps are {width}x{height} but the photo 60x40"):
+        refine.main(words)
+
+
 @pytest.mark.parametrize("ending", ["npy", "npz"])
 def test_probabilities_give_what_the_crf_gives(photo: Path, tmp_path: Path, ending: str) -> None:
     maps = np.random.default_rng(0).dirichlet(np.ones(3), (40, 60)).transpose(2, 0, 1)

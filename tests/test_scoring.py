@@ -76,6 +76,16 @@ def job(tmp_path: Path, number: int, crf: DenseCRF | None) -> Job:
     )
 
 
+def test_a_kept_class_keeps_its_pixels_also_where_the_crf_works_on_less(tmp_path: Path) -> None:
+    labels = {}
+    for kept in (None, [1]):
+        score(job(tmp_path / str(kept), 0, DenseCRF(max_side=25, keep_classes=kept)))
+        labels[kept is None] = cv2.imread(str(tmp_path / str(kept) / "refined/a/0.jpg.png"), -1)
+    raw = cv2.imread(str(tmp_path / "None/raw/a/0.jpg.png"), -1)
+    assert ((labels[True] == 1) != (raw == 1)).any()  # left alone, it changes
+    assert np.array_equal(labels[False] == 1, raw == 1)
+
+
 def ids_of(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return labels_of(torch.from_numpy(probabilities), size).ids.numpy()
 

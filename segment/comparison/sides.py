@@ -5,7 +5,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segment.comparison.runs import Run
+from segment.crf import DenseCRF
 
 # What does not make another experiment: where a run lies, and what it shows while it trains.
 _ASIDE = ("default_root_dir", "logger", "enable_progress_bar", "log_every_n_steps", "num_nodes")
@@ -71,7 +72,10 @@ def _settings(run: Run) -> str:
     evaluation = run.evaluation
     made["checkpoint"] = Path(evaluation["checkpoint"]).stem
     made["init_args"] = evaluation.get("init_args")
-    made["crf"] = (evaluation["crf"] or {}).get("parameters")
+    # Runs of before a setting was there had what is its default now.
+    usual = {field.name: field.default for field in fields(DenseCRF)}
+    crf = (evaluation["crf"] or {}).get("parameters")
+    made["crf"] = crf and {name: value for name, value in crf.items() if value != usual.get(name)}
     return json.dumps(made, sort_keys=True, default=str)
 
 

@@ -171,11 +171,12 @@ def check_settings(crf: "DenseCRF", choices: Mapping[str, Sequence[str]]) -> Non
         size = getattr(crf, name)
         ok = size is None or whole(size, 1)
         require(name, ok, "a whole number of pixels, 1 or more, or null")
-    ok = crf.keep_classes is None or all(whole(id_, 0) for id_ in crf.keep_classes)
+    kept = crf.keep_classes
+    ok = kept is None or (isinstance(kept, list | tuple) and all(whole(one, 0) for one in kept))
     require("keep_classes", ok, "a list of train ids, or null")
     if crf.compatibility is not None:
         ok = symmetric(crf.compatibility)
-        require("compatibility", ok, "a symmetric C x C matrix of finite numbers")
+        require("compatibility", ok, "a symmetric C x C matrix of finite numbers, none beyond 1e20")
 
 
 def whole(value: object, least: int) -> bool:
@@ -188,11 +189,16 @@ def finite(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
+MOST_COST = 1e20  # sums over all pixels still fit into a float
+
+
 def symmetric(rows: list[list[float]]) -> bool:
-    """Whether rows make a symmetric matrix of finite numbers."""
+    """Whether rows make a symmetric matrix of numbers up to `MOST_COST`."""
+    if not isinstance(rows, list | tuple):
+        return False
     square = all(isinstance(row, list | tuple) and len(row) == len(rows) for row in rows)
     return square and all(
-        finite(rows[a][b]) and rows[a][b] == rows[b][a]
+        finite(rows[a][b]) and abs(rows[a][b]) <= MOST_COST and rows[a][b] == rows[b][a]
         for a in range(len(rows))
         for b in range(len(rows))
     )

@@ -27,7 +27,12 @@ class CRFLayer(nn.Module):
 
     Args:
         num_classes: Number of classes C.
-        crf: Where learning starts, and what stays: widths, iterations, normalization.
+        crf: Where learning starts, and what stays: widths, iterations, normalization. `clip`,
+            `max_side`, `reference_size` and `keep_classes` are of `DenseCRF` alone: with sure
+            scores and its default `clip`, `dense_crf()` gives other probabilities than the layer.
+
+    Raises:
+        ValueError: `crf.compatibility` is for another number of classes.
     """
 
     def __init__(self, num_classes: int, crf: DenseCRF) -> None:
@@ -35,6 +40,11 @@ class CRFLayer(nn.Module):
         self.crf = crf
         self.position_weight = nn.Parameter(torch.tensor(float(crf.position_weight)))
         self.bilateral_weight = nn.Parameter(torch.tensor(float(crf.bilateral_weight)))
+        if crf.compatibility is not None and len(crf.compatibility) != num_classes:
+            raise ValueError(
+                f"crf: compatibility is for {len(crf.compatibility)} classes but there are "
+                f"{num_classes}; give a matrix of {num_classes} x {num_classes}, or none."
+            )
         potts = 1 - torch.eye(num_classes)
         given = potts if crf.compatibility is None else torch.tensor(crf.compatibility)
         self.compatibility = nn.Parameter(given.float())
@@ -48,7 +58,15 @@ class CRFLayer(nn.Module):
 
         Returns:
             Scores whose softmax is Q, float (N, C, H, W).
+
+        Raises:
+            ValueError: The photos are not uint8.
         """
+        if photos.dtype != torch.uint8:
+            raise ValueError(
+                f"The CRF compares 8-bit grey levels, but the photos are {photos.dtype}; pass them "
+                f"as uint8, before normalization."
+            )
         mu = ((self.compatibility + self.compatibility.T) / 2).to(scores.dtype)
         weights = self.position_weight, self.bilateral_weight
         return mean_field(photos, scores.log_softmax(1), self.crf, weights, mu)

@@ -9,6 +9,8 @@ widest vectors that the CPU has, and threads, without Python's lock.
 
 from __future__ import annotations
 
+import functools
+import warnings
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +25,14 @@ if TYPE_CHECKING:
     from segment.crf.dense import DenseCRF
 
 AVAILABLE = _native is not None
+
+
+@functools.cache
+def warn_missing() -> None:
+    """Say once a process that photos take the slower way."""
+    warnings.warn(MISSING, stacklevel=3)
+
+
 MISSING = (
     "crf: the native backend was not built when `segment` was installed, so photos are refined by "
     "`pydensecrf`, which is several times slower; install a C++ compiler and then `segment` again."

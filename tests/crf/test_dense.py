@@ -1,7 +1,9 @@
 """What goes in, what is refused, what comes out."""
 
+import re
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -57,7 +59,7 @@ def test_pulls_a_boundary_to_the_edge_of_its_own_photo_only() -> None:
 def test_without_weights_or_iterations_nothing_changes() -> None:
     image, p = example()
     assert p.min() > 1e-5
-    for backend in ("exact", "pydensecrf"):
+    for backend in ("exact", "pydensecrf", "native", "torch"):
         for crf in (
             DenseCRF(position_weight=0, bilateral_weight=0, backend=backend),
             DenseCRF(iterations=0, backend=backend),
@@ -275,9 +277,15 @@ def test_auto_is_native_and_falls_back_with_a_word(monkeypatch) -> None:
     expected = DenseCRF(backend="pydensecrf")(*example())
     monkeypatch.setattr(dense.native, "_native", None)
     monkeypatch.setattr(dense.native, "AVAILABLE", False)
-    assert DenseCRF().backend_used == "pydensecrf"
-    with pytest.warns(UserWarning, match=r"refined by `pydensecrf`.*install a C\+\+ compiler"):
+    dense.native.warn_missing.cache_clear()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert DenseCRF().backend_used == "pydensecrf"
+        assert not DenseCRF().releases_lock
         assert torch.equal(DenseCRF()(*example()), expected)
+    assert len(told) == 1
+    assert re.search(r"refined by `pydensecrf`.*install a C\+\+ compiler", str(told[0].message))
+    dense.native.warn_missing.cache_clear()
     with pytest.raises(ImportError, match=r"native backend was not built.*or take the backend"):
         DenseCRF(backend="native")(*example())
 
@@ -419,6 +427,22 @@ def test_a_kept_class_keeps_its_pixels_and_gets_no_others() -> None:
     torch.testing.assert_close(gated.sum(0), torch.ones(40, 9))
     with pytest.raises(ValueError, match="names train id 3, but there are 3 classes"):
         DenseCRF(keep_classes=[3])(image, p)
+
+
+def test_a_kept_class_keeps_its_pixels_of_a_photo_above_max_side() -> None:
+    image, p = example(5, height=40)
+    free, kept = DenseCRF(max_side=20), DenseCRF(max_side=20, keep_classes=[1])
+    raw = p.argmax(0)
+    assert ((free(image, p).argmax(0).numpy() == 1) != (raw == 1)).any()
+    assert np.array_equal(kept(image, p).argmax(0).numpy() == 1, raw == 1)
+
+
+def test_costs_beyond_a_float_s_sums_are_refused() -> None:
+    for costs in ([[0.0, 1e39], [1e39, 0.0]], 5):
+        with pytest.raises(ValueError, match=r"compatibility is .*none beyond 1e20"):
+            DenseCRF(compatibility=costs)
+    with pytest.raises(ValueError, match="keep_classes is 5; make it a list"):
+        DenseCRF(keep_classes=5)
 
 
 def test_widths_follow_the_photo_s_size() -> None:

@@ -109,3 +109,12 @@ def test_a_layer_learns_and_hands_what_it_learnt_to_the_fast_backend() -> None:
     fast = learnt(photos, scores.softmax(1))
     torch.testing.assert_close(fast, layer(photos, scores).softmax(1), atol=2e-3, rtol=0)
     assert np.allclose(learnt.compatibility, np.transpose(learnt.compatibility))
+
+
+def test_refuses_costs_of_other_classes_and_photos_that_are_not_8_bit() -> None:
+    costs = [[0.0, 1.0], [1.0, 0.0]]
+    with pytest.raises(ValueError, match="compatibility is for 2 classes but there are 3"):
+        CRFLayer(3, DenseCRF(compatibility=costs))
+    photos, scores = batch(1, 1, 2, 8, 9)
+    with pytest.raises(ValueError, match=r"8-bit grey levels, but the photos are torch.float32"):
+        CRFLayer(2, SMALL)(photos / 255, scores)

@@ -171,8 +171,7 @@ def test_permuting_the_classes_permutes_the_result() -> None:
     )
 
 
-# The lattice is not mirror-symmetric: measured on photos like these, up to 2 % of the labels that
-# were unsure move, so the mean alone is held.
+# The lattice is not mirror-symmetric: here 1 to 2 % of the labels move, on others up to 5 %.
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mirroring_nearly_commutes(axis) -> None:
     photo, p = photo_like(17, 90, 120), probabilities(18, 4, 90, 120, 2.0)
@@ -189,7 +188,10 @@ def test_any_memory_layout_and_type() -> None:
     crf = DenseCRF(backend="native")
     expected = crf(photo, p)
     last = np.ascontiguousarray(p.transpose(1, 2, 0)).transpose(2, 0, 1)
-    for one in (photo, np.asfortranarray(photo), photo[::-1][::-1]):
+    strided = np.zeros((40, 100, 3), np.uint8)[:, ::2]
+    strided[:] = photo
+    upside_down = np.ascontiguousarray(photo[::-1])[::-1]
+    for one in (photo, np.asfortranarray(photo), strided, upside_down):
         one.flags.writeable = False
         last.flags.writeable = False
         torch.testing.assert_close(crf(one, last), expected, atol=0, rtol=0)
@@ -208,7 +210,7 @@ def test_denormal_and_zero_probabilities_are_clipped() -> None:
 
 # Where the number of pixels is no multiple of 4, pydensecrf fills its lattice up with pixels of
 # position and colour 0, whose corners then take part in the blur: widths are multiples of 4.
-def test_shapes_and_settings_at_random() -> None:
+def test_shapes_and_settings_at_random(monkeypatch) -> None:
     rng = np.random.default_rng(22)
     for _ in range(100):
         height, width, classes = (int(n) for n in rng.integers(1, (90, 23, 24)))
@@ -222,8 +224,14 @@ def test_shapes_and_settings_at_random() -> None:
             "bilateral_weight": float(rng.choice([0, 1, 5])),
             "normalization": str(rng.choice(["symmetric", "after", "before"])),
         }
+        if rng.random() < 0.3:
+            costs = np.abs(rng.normal(size=(classes, classes)))
+            fields["compatibility"] = (costs + costs.T).tolist()
         photo = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
         p = probabilities(int(rng.integers(1000)), classes, height, width, 2.0)
+        p = p.astype(rng.choice(["float16", "float32", "float64"]))
+        threads = int(rng.integers(1, 4))
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
         theirs, ours = (DenseCRF(**fields, backend=b)(photo, p) for b in ("pydensecrf", "native"))
         off = (theirs - ours).abs()
         assert off.max() < 1e-3, (height, width, classes, fields, off.max())

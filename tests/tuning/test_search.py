@@ -152,15 +152,16 @@ def test_another_photo_s_edges_help_less(examples: list[Path]) -> None:
 
 def test_optuna_is_seeded_and_resumes(examples: list[Path], tmp_path: Path) -> None:
     pytest.importorskip("optuna")
-    found = []
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        known = tmp_path / folder / "trials.jsonl"
+
+    def points(known: Path, trials: int) -> list[list[float]]:
         search = Search(CRF, examples[:2], 2, 0, known, "miou", pool_for(CRF, 0))
-        search.optuna(60, trials=6, seed=1)
-        found.append([json.loads(line)["point"] for line in known.read_text().splitlines()])
-    assert found[0] == found[1]
-    assert len(found[0]) == 6
+        search.optuna(60, trials=trials, seed=1)
+        return [json.loads(line)["point"] for line in known.read_text().splitlines()]
+
+    whole = points(tmp_path / "whole.jsonl", 6)
+    assert len(whole) == 6
+    assert points(tmp_path / "stopped.jsonl", 4) == whole[:4]
+    assert points(tmp_path / "stopped.jsonl", 6) == whole
 
 
 WEAK = DenseCRF(iterations=3, position_weight=0.1, bilateral_weight=0.1, reference_size=60)

@@ -14,7 +14,14 @@ namespace segment_crf {
 // A photo's arrays are megabytes, and a fresh page of 4 kB costs as much as the work on it: large
 // arrays ask for pages of 2 MB. Not under AddressSanitizer, which would not see a write behind one.
 constexpr size_t kHugePage = size_t{1} << 21;
-#if defined(__linux__) && !defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__)
+#define SEGMENT_CRF_WATCHED
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SEGMENT_CRF_WATCHED
+#endif
+#endif
+#if defined(__linux__) && !defined(SEGMENT_CRF_WATCHED)
 constexpr bool kHugePages = true;
 #else
 constexpr bool kHugePages = false;
@@ -24,6 +31,9 @@ constexpr bool kHugePages = false;
 constexpr size_t kLine = 64;
 
 inline void* allocate_bytes(size_t bytes) {
+#if defined(SEGMENT_CRF_WATCHED)
+  return std::malloc(bytes);
+#endif
   const size_t unit = kHugePages && bytes >= kHugePage ? kHugePage : kLine;
   const size_t rounded = (bytes / unit + 1) * unit;
   void* memory = rounded < bytes ? nullptr : std::aligned_alloc(unit, rounded);
