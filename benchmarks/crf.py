@@ -1,7 +1,7 @@
 r"""The CRF's backends: seconds, memory, and whether native answers as pydensecrf does.
 
 python benchmarks/crf.py --photos path/to/photos --run RUN --out docs/crf.md
-python benchmarks/crf.py --largest
+python benchmarks/crf.py --largest 2
 
 One call each from probabilities to probabilities, alternating in one process; medians of their
 ratios. Photos are the folder's, resized, one after another; without a folder they are drawn.
@@ -205,17 +205,13 @@ def growth(seconds: dict[tuple[int, int, int, str], float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def largest() -> None:
-    """Print what refining LARGEST x LARGEST pixels takes."""
-    for classes in (2, 11):
-        before = time.perf_counter()
-        used = memory("native", LARGEST, LARGEST, classes)
-        per_pixel = used * 2**20 / LARGEST**2
-        print(
-            f"{LARGEST}x{LARGEST}, {classes} classes: {used / 1024:.1f} GB above the inputs, "
-            f"{per_pixel:.0f} bytes a pixel; {time.perf_counter() - before:.0f} s with making them",
-            flush=True,
-        )
+def largest(classes: int) -> str:
+    """What refining LARGEST x LARGEST pixels takes."""
+    used = memory("native", LARGEST, LARGEST, classes)
+    return (
+        f"{LARGEST}x{LARGEST} pixels, {classes} classes: {used / 1024:.1f} GB above the inputs, "
+        f"{used * 2**20 / LARGEST**2:.0f} bytes a pixel"
+    )
 
 
 def main() -> None:
@@ -229,11 +225,11 @@ def main() -> None:
     parser.add_argument("--simplecrf", type=Path, help="folder of SimpleCRF")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sizes", type=int, default=len(SIZES), help="of the four, from the least")
-    parser.add_argument("--largest", action="store_true", help="only refine 8192x8192 pixels")
+    parser.add_argument("--largest", type=int, help="classes: only refine 8192x8192 pixels")
     parser.add_argument("--out", type=Path, help="Markdown file to write; else it is printed")
     options = parser.parse_args()
     if options.largest:
-        largest()
+        print(largest(options.largest))
         return
     others = {}
     if options.optimized:
@@ -284,13 +280,14 @@ How native's cost with 2 threads grows: time per pixel, the mean of both kinds o
     head = f"""# The native CRF beside pydensecrf
 
 Written by `python benchmarks/crf.py --rounds {options.rounds} --sizes {options.sizes}` with
-{source}: one call from probabilities to probabilities, default parameters (10 iterations), medians
-over as many photos in turn; "times as fast" is the median ratio to pydensecrf as pip builds it.
-`-O3` is pydensecrf built with `-O3 -march=native`; SimpleCRF gives labels alone. `network` are a
-trained network's own probabilities, `network, soft` their fourth roots, the rest is smooth noise.
-Labels and probabilities are native's with 2 threads against pydensecrf's, the worst photo's; memory
-is what a call adds to a fresh process's peak. {platform.machine()} with
-{_native.instruction_sets()[0]}, torch {torch.__version__}.
+{source}: one call from probabilities to probabilities, default parameters
+(10 iterations), medians over as many photos in turn; "times as fast" is the median ratio to
+pydensecrf as pip builds it. `pydensecrf -O3` is built with `-O3 -march=native`; SimpleCRF gives
+labels alone. `network` are a trained network's own probabilities, `network, soft` their fourth
+roots, the rest is smooth noise. Labels and probabilities are native's with 2 threads against
+pydensecrf's, the worst photo's; memory is what a call adds to a fresh process's peak.
+{os.cpu_count()} cores, {platform.machine()} with {_native.instruction_sets()[0]}, torch
+{torch.__version__}.
 
 """
     write_atomically(options.out, (head + text).encode())

@@ -1,10 +1,12 @@
 """The fast backends held to the sum over all pairs, within what their lattice approximates."""
 
+import cv2
 import numpy as np
 import pydensecrf.densecrf as lattice
 import pytest
 import torch
 from pydensecrf.utils import unary_from_softmax
+from real_data import DATA, needs_data
 
 from segment.crf import DenseCRF, exact
 from segment.crf import pydensecrf as wrapper
@@ -135,3 +137,40 @@ def test_says_how_to_install_it(monkeypatch) -> None:
     with pytest.raises(ImportError, match="pip install pydensecrf2"):
         DenseCRF(backend="pydensecrf")(*example(0))
     assert DenseCRF(backend="exact", iterations=1)(*example(0)).shape == (3, 12, 12)
+
+
+def real(name: str, height: int, width: int, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """A real photo, and the softmax of smooth noise, sure of itself in most places."""
+    photo = cv2.cvtColor(cv2.imread(str(DATA / name)), cv2.COLOR_BGR2RGB)
+    photo = cv2.resize(photo, (width, height), interpolation=cv2.INTER_AREA)
+    generator = torch.Generator().manual_seed(0)
+    coarse = torch.randn(1, classes, height // 16 + 2, width // 16 + 2, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")[0]
+    return photo, (4 * smooth).softmax(0).numpy()
+
+
+PHOTOS = pytest.mark.parametrize("name", [f"densecrf/im{n}.png" for n in (1, 2, 3)])
+
+
+@needs_data
+@PHOTOS
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_real_photos_are_as_near_to_all_pairs_as_pydensecrf_brings_them(name, backend) -> None:
+    photo, p = real(name, 60, 80, 4)
+    truth, theirs, ours = (
+        DenseCRF(backend=b, iterations=5)(photo, p) for b in ("exact", "pydensecrf", backend)
+    )
+    assert (ours - truth).abs().mean() <= 1.1 * (theirs - truth).abs().mean()
+    wrong = [(one.argmax(0) != truth.argmax(0)).sum() for one in (ours, theirs)]
+    assert wrong[0] <= 1.1 * wrong[1]
+
+
+@needs_data
+@PHOTOS
+@pytest.mark.parametrize("backend", ["native", "torch"])
+def test_real_photos_get_pydensecrf_s_labels(name, backend) -> None:
+    photo, p = real(name, 240, 320, 11)
+    theirs, ours = (DenseCRF(backend=b)(photo, p) for b in ("pydensecrf", backend))
+    assert (theirs.argmax(0) == ours.argmax(0)).float().mean() >= 0.9999
+    assert ((theirs - ours).abs() < 1e-3).float().mean() >= 0.9999
+    assert (theirs.argmax(0) != torch.from_numpy(p).argmax(0)).float().mean() > 0.01  # it did work

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from real_data import DATA, needs_data
 
 from segment.data.check import check, report
 from segment.data.datamodule import TrashDataModule
@@ -11,7 +12,7 @@ from segment.data.duplicates import find_twins, take_print
 from segment.data.sample_drawing import draw_photo
 from segment.prepare import main
 
-GARBAGE6 = Path(__file__).parents[3] / "shared/data/garbage6"
+GARBAGE6 = DATA / "garbage6"
 
 
 def scene(number: int) -> np.ndarray:
@@ -164,7 +165,7 @@ def test_long_lists_are_cut_in_the_report_only(tmp_path) -> None:
     assert "... and 5 more" in report([path], defects)
 
 
-@pytest.mark.skipif(not GARBAGE6.exists(), reason="needs the garbage6 photos")
+@needs_data
 def test_finds_the_pair_that_garbage6_holds_in_both_splits() -> None:
     files = [GARBAGE6 / "train.json", GARBAGE6 / "val.json"]
     messages = [d.message for d in check(files, GARBAGE6) if d.kind.endswith("-photo")]

@@ -1,22 +1,17 @@
 import copy
 import itertools
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from pycocotools import mask as mask_api
+from real_data import DATA, needs_data
 
 from segment.data.check import check
 from segment.data.coco import CocoFile
 from segment.data.taxonomy import IGNORE, Taxonomy
-
-DATA = Path(
-    os.environ.get("SEGMENT_TEST_DATA", Path(__file__).resolve().parents[2] / "../shared/data")
-)
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared test data is absent")
 
 
 def box(x: float, y: float, width: float, height: float) -> list[list[float]]:

@@ -1,16 +1,11 @@
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
+from real_data import DATA, needs_data
 
 from segment.data.taxonomy import IGNORE, Taxonomy
-
-DATA = Path(
-    os.environ.get("SEGMENT_TEST_DATA", Path(__file__).resolve().parents[2] / "../shared/data")
-)
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="shared test data is absent")
 
 
 def load(tmp_path: Path, text: str) -> Taxonomy:
