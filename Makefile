@@ -37,7 +37,7 @@ lint: $(VENV)/.installed-dev
 
 # Material's notice about MkDocs 2 and its own successor is no warning about these pages.
 docs: $(VENV)/.installed-dev
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "== open site/index.html"
 
 # A stamp file per kind of installation; it is older than its sources only when one has changed.

@@ -37,9 +37,9 @@ def edited(text: str, diff: str) -> str:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the checkout with every file and every change of the page."""
     root = tmp_path_factory.mktemp("checkout")
-    for name in ("segment", "tests", "benchmarks", "experiments"):
+    for name in ("segment", "tests", "benchmarks", "experiments", "docs"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, root)
     blocks = list(re.finditer(FILE, PAGE.read_text(), re.DOTALL | re.MULTILINE))
     assert len(blocks) == 10
@@ -57,7 +57,8 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def commands() -> list[list[str]]:
     """The page's command lines, as words."""
     blocks = re.finditer(COMMANDS, PAGE.read_text(), re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block["text"].splitlines()]
+    text = "".join(block["text"] for block in blocks).replace("\\\n", " ")
+    lines = text.splitlines()
     return [shlex.split(line) for line in lines]
 
 
