@@ -2,6 +2,7 @@
 # make fit CONFIG=path.yaml   ... another one; ARGS="--trainer.max_epochs 3" overrides settings
 # make test                   install with the tools for developers, then run every test
 # make lint                   ruff and mypy
+# make docs                   the documentation, in site/; warnings are errors
 # make test-lowest            the tests on the lowest supported versions, in .venv-lowest
 PYTHON ?= python3
 CONFIG ?= experiments/deeplab_crf.yaml
@@ -11,7 +12,7 @@ BIN := $(VENV)/bin
 # One process per core; an idle one takes over tests that another still has before it.
 PARALLEL := --numprocesses auto --dist worksteal
 
-.PHONY: fit test browser lint test-lowest clean
+.PHONY: fit test browser lint docs test-lowest clean
 
 fit: $(VENV)/.installed
 	@echo "== training $(CONFIG)"
@@ -34,6 +35,11 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# Material's notice about MkDocs 2 and its own successor is no warning about these pages.
+docs: $(VENV)/.installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "== open site/index.html"
+
 # A stamp file per kind of installation; it is older than its sources only when one has changed.
 $(VENV)/.installed: setup.cfg setup.py pyproject.toml $(wildcard segment/crf/cpp/*)
 	@echo "== installing into $(VENV) (a few minutes and about 6 GB the first time)"
@@ -55,4 +61,4 @@ test-lowest:
 	.venv-lowest/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 clean:
-	rm -rf $(VENV) .venv-lowest build *.egg-info
+	rm -rf $(VENV) .venv-lowest build site *.egg-info

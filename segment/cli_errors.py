@@ -1,5 +1,6 @@
 """Mistakes of a user, told in one or two lines: what is wrong, where, what is allowed."""
 
+import argparse
 import difflib
 import errno
 import re
@@ -9,7 +10,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jsonargparse
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -210,8 +211,15 @@ def refuse_model(args: Sequence[str], verb: str) -> None:
         stop(f"{given[0]}: {remedies['fit' if verb == 'fit' else 'run']}.")
 
 
+class _Help(argparse.RawDescriptionHelpFormatter, jsonargparse.DefaultHelpFormatter):
+    """Keeps the lines of a description: commands, and lists of what is written."""
+
+
 class SegmentParser(LightningArgumentParser):
     """Answers a mistake in a few lines, without the dump of types and the usage of all options."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"formatter_class": _Help, **kwargs})
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print what is wrong and where, and exit with 2; a nested parser tells the outer one."""

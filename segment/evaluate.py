@@ -1,8 +1,10 @@
 """Score a checkpoint, raw and refined, and write evaluation.json.
 
-python -m segment.evaluate --run runs/deeplab_crf/2026-01-31_12-00-00
-python -m segment.evaluate --run RUN --split test --data.root data/other --crf.iterations 5
-python -m segment.evaluate --run RUN --init_args '{output_stride: 8, test_flip: true}'
+For instance:
+
+    python -m segment.evaluate --run runs/deeplab_crf/2026-01-31_12-00-00
+    python -m segment.evaluate --run RUN --split test --data.root data/other --crf.iterations 5
+    python -m segment.evaluate --run RUN --init_args '{output_stride: 8, test_flip: true}'
 """
 
 import os

@@ -1,7 +1,7 @@
 """Checkpoint -> ONNX file that takes the photo itself, checked against torch.
 
-python -m segment.export --run RUN --out model.onnx
-python -m segment.export --run RUN --out model.onnx --size 480 640
+    python -m segment.export --run RUN --out model.onnx
+    python -m segment.export --run RUN --out model.onnx --size 480 640
 
 The graph maps `image`, uint8 RGB (1, 3, H, W), to `logits`, float32 (1, C, H, W). Normalization,
 and padding to a size that the network takes, are inside; H and W are fixed, because that size is
@@ -11,6 +11,7 @@ that. PatchCNN's modes `naive` and `shift_and_stitch` become one copy of the
 network per window or shift, which takes minutes from 20 pixels on; `dense` gives the same scores.
 
 Metadata of the model, all text:
+
     classes          class names in the order of the channels, a JSON list
     colors           their RGB, 0 to 255, a JSON list of lists
     short_side       shorter side in pixels to which evaluation scaled photos; null: it did not

@@ -1,7 +1,9 @@
 """Train one experiment, then score its best checkpoint raw and refined.
 
-python -m segment.fit --config experiments/deeplab_crf.yaml
-python -m segment.fit --resume runs/deeplab_crf/2026-01-31_12-00-00
+For instance:
+
+    python -m segment.fit --config experiments/deeplab_crf.yaml
+    python -m segment.fit --resume runs/deeplab_crf/2026-01-31_12-00-00
 """
 
 import sys

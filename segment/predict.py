@@ -1,9 +1,10 @@
 """Photos -> label PNGs, overlays, a COCO results json and the area of every class.
 
-python -m segment.predict --run RUN photo.jpg holiday/ --out predictions
-python -m segment.predict --run RUN photo.jpg --out predictions --crf null --save_probabilities true
+    python -m segment.predict --run RUN photo.jpg holiday/ --out predictions
+    python -m segment.predict --run RUN photo.jpg --out predictions --save_probabilities true
 
 Writes to --out, which may hold no earlier results.json:
+
     labels/NAME.png      train ids, 8-bit grey
     overlays/NAME.jpg    the photo with the labels' colours
     results.json         COCO results: one RLE per photo and class present, score = mean probability

@@ -1,4 +1,4 @@
-"""Make or inspect data: `python -m segment.prepare sample | check | stats`."""
+"""Make or inspect data: `python -m segment.prepare sample`, or `check`, or `stats`."""
 
 import argparse
 import sys

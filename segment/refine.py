@@ -1,13 +1,14 @@
 """Sharpen any network's answer on a photo, whatever framework gave it.
 
-python -m segment.refine photo.jpg --probabilities photo.npz --out refined
-python -m segment.refine photo.jpg --labels photo.png --certainty 0.7 --out refined --figure true
+    python -m segment.refine photo.jpg --probabilities photo.npz --out refined
+    python -m segment.refine photo.jpg --labels photo.png --out refined --figure true
 
 --probabilities is what `predict --save_probabilities true` writes, or any .npz with an array
 `probabilities`, or an .npy: softmax, float (C, h, w), of the photo's size or smaller. --labels is a
 picture of train ids, 255 where unsure.
 
 Writes to --out:
+
     NAME.png             refined train ids, 8-bit grey
     NAME.overlay.jpg     the photo with the labels' colours
     NAME.npz             refined probabilities, float16, on request

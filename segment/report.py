@@ -1,7 +1,9 @@
 """Compare runs: which differences are real, as a page that opens from disk, tables and Markdown.
 
-python -m segment.report RUN RUN ... --out report/
-python -m segment.report runs/fcn8s/* runs/unet/* --out report/ --group '^(.*)_frame'
+For instance:
+
+    python -m segment.report RUN RUN ... --out report/
+    python -m segment.report runs/fcn8s/* runs/unet/* --out report/ --group '^(.*)_frame'
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Find the CRF's parameters for a run's network, and whether refining helps at all.
 
-python -m segment.tune_crf --run RUN
-python -m segment.tune_crf --run RUN --objective boundary_f1 --photos 50 --crf.iterations 5
+    python -m segment.tune_crf --run RUN
+    python -m segment.tune_crf --run RUN --objective boundary_f1 --photos 50 --crf.iterations 5
 
 Asks the network once, then searches both widths and the weight of the bilateral kernel on one half
 of the photos, coarse to fine as DeepLab did. The other half says what that is worth. Stop it when
@@ -9,6 +9,7 @@ you like: the same command goes on where it was. Another --method beside it is s
 photos; gradient starts at what grid found.
 
 Writes to RUN/crf/<split>, or --out:
+
     crf.yaml         for --crf of fit, evaluate, predict and refine
     tuning.md        scores on the half that tuned nothing, and the verdict
     landscape.png    every trial; of --method gradient curves.png: loss and weights, step by step
