@@ -18,9 +18,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import jsonargparse
-import torch
 from tqdm import tqdm
 
+from segment.answer import classes_of, probabilities_of, to_device
 from segment.arguments import add_init_args, add_run, named_run
 from segment.cli_errors import SegmentParser, user_errors
 from segment.crf import DenseCRF
@@ -82,16 +82,8 @@ def predict(args: Sequence[str]) -> None:
     photos = find_photos(config.photos, config.root, out)
     checkpoint = checkpoint_of(Path(config.run), config.checkpoint)
     module = load_checkpoint(checkpoint, config.init_args)
-    try:
-        device = torch.device(config.device or _fastest())
-        torch.zeros(1, device=device).cpu()  # `meta` can be had, but computes nothing
-        module.to(device)
-    except (RuntimeError, AssertionError, ImportError) as error:
-        known = " or ".join(dict.fromkeys([_fastest(), "cpu"]))
-        raise ValueError(f"--device {config.device}: not to be had here; take {known}.") from error
-    if module.taxonomy is None:
-        raise ValueError(f"{config.run}: the checkpoint names no classes; train with `fit`.")
-    taxonomy = module.taxonomy
+    to_device(module, config.device)
+    taxonomy = classes_of(module, checkpoint)
     threads = crf is not None and crf.releases_lock
     workers = config.workers
     if workers is None:
@@ -108,12 +100,10 @@ def predict(args: Sequence[str]) -> None:
             except ValueError as error:
                 unread.append(str(error))
                 continue
-            tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
-            with torch.inference_mode():
-                maps = module.probabilities(tensor)[0]
-                if crf is not None:
-                    maps = at_most(maps, crf.working_size(*image.shape[:2]))
-                probabilities = maps.cpu().numpy()
+            maps = probabilities_of(module, image)
+            if crf is not None:
+                maps = at_most(maps, crf.working_size(*image.shape[:2]))
+            probabilities = maps.cpu().numpy()
             yield Job(
                 image,
                 probabilities,
@@ -146,12 +136,6 @@ def predict(args: Sequence[str]) -> None:
         )
     if unread:
         raise ValueError("\n".join([f"{len(unread)} photos could not be read:", *unread]))
-
-
-def _fastest() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # idle threads sleep: tests
 
 import pytest
 import torch
+from selenium import webdriver
 
 from segment.cli_errors import user_errors
 from segment.data.sample import make_sample
@@ -107,6 +108,30 @@ trainer:
     fit(["--config", str(root / "two.yaml"), *settings])
     (run,) = (root / "two").iterdir()
     return run, json.loads((run / "evaluation.json").read_text())
+
+
+@pytest.fixture(scope="session")
+def noisy_run(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of two untrained convolutions, whose labels are as noisy as the photo."""
+    root = tmp_path_factory.mktemp("noisy")
+    return fit_tiny(sample, root, "--model.init_args.lr", "1e-9", "--crf.iterations", "2")[0]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[webdriver.Chrome]:
+    """Chromium without a window; its console and its requests are logged."""
+    paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
+    assert all(paths), "the page's tests need a browser: apt-get install chromium chromium-driver"
+    options = webdriver.ChromeOptions()
+    options.binary_location = paths[0]
+    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
+        options.add_argument(word)
+    options.add_argument("--window-size=1280,900")
+    options.add_argument("--force-prefers-reduced-motion")  # or a click may miss what glides by
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    chrome = webdriver.Chrome(options, webdriver.ChromeService(paths[1]))
+    yield chrome
+    chrome.quit()
 
 
 @pytest.fixture

@@ -7,8 +7,7 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from segment.comparison.runs import KINDS, Run
-from segment.comparison.style import (
+from segment.chart_style import (
     OF_KIND,
     SCORE_SCALE,
     finished,
@@ -18,6 +17,7 @@ from segment.comparison.style import (
     short,
     text,
 )
+from segment.comparison.runs import KINDS, Run
 from segment.comparison.tables import confusions_table
 
 MOST_WRITTEN = 600  # cells of a heat map that still have room for their number

@@ -9,9 +9,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from segment.bootstrap import MEASURES
-from segment.comparison.differences import REFINING, Comparison
-from segment.comparison.sides import Side
-from segment.comparison.style import (
+from segment.chart_style import (
     CHANGE_SCALE,
     REFINED,
     finished,
@@ -21,6 +19,8 @@ from segment.comparison.style import (
     short,
     text,
 )
+from segment.comparison.differences import REFINING, Comparison
+from segment.comparison.sides import Side
 from segment.comparison.words import BOUNDARY, MIOU, TITLES, finding
 
 GREY = "#8a8a8a"

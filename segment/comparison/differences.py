@@ -206,10 +206,15 @@ def _variance(draws: Values) -> Values:
     """By measure, of the draws in which it is defined; NaN where that is under half of them."""
     defined = ~np.isnan(draws)
     number = defined.sum(0)
-    filled = np.where(defined, draws, 0)
-    mean = filled.sum(0) / np.maximum(1, number)
-    squares = (np.where(defined, draws - mean, 0) ** 2).sum(0) / np.maximum(1, number - 1)
+    squares = (_deviations(draws) ** 2).sum(0) / np.maximum(1, number - 1)
     return np.where(2 * number >= len(draws), squares, np.nan)
+
+
+def _deviations(draws: Values) -> Values:
+    """Of each measure's draws from their mean; 0 where it is undefined."""
+    defined = ~np.isnan(draws)
+    mean = np.where(defined, draws, 0).sum(0) / np.maximum(1, defined.sum(0))
+    return np.where(defined, draws - mean, 0)
 
 
 def _freedom(draws: Values, showing: NDArray[np.int64]) -> Values:
@@ -219,8 +224,8 @@ def _freedom(draws: Values, showing: NDArray[np.int64]) -> Values:
     """
     freedom = np.maximum(1, showing - 1.0)
     iou = draws[:, len(MEASURES) :]
-    deviations = np.nan_to_num(iou - np.nanmean(iou, 0, keepdims=True, where=~np.isnan(iou).all(0)))
-    with_mean = np.maximum(0, np.nan_to_num(draws[:, 0] - np.nanmean(draws[:, 0])) @ deviations)
+    deviations = _deviations(iou)
+    with_mean = np.maximum(0, _deviations(draws[:, :1])[:, 0] @ deviations)
     if with_mean.sum() > 0:
         shares = with_mean / with_mean.sum()
         mean = 1 / (shares**2 / freedom[len(MEASURES) :]).sum()

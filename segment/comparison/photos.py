@@ -14,6 +14,7 @@ from segment.comparison.runs import Run
 from segment.comparison.truth import read_labels
 from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
+from segment.data.taxonomy import IGNORE
 from segment.prediction import overlay
 
 EACH = 3  # photos for each reason and run
@@ -144,15 +145,42 @@ def _write_thumb(
     colors: NDArray[np.uint8],
 ) -> None:
     """Truth, raw and refined over the photo, side by side."""
-    height, width = image.shape[:2]
-    size = THUMB, min(2 * THUMB, max(1, round(THUMB * height / width)))
-    small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-    parts = [
-        overlay(
-            np.asarray(small, np.uint8),
-            np.asarray(cv2.resize(each, size, interpolation=cv2.INTER_NEAREST), np.uint8),
-            colors,
-        )
-        for each in maps
-    ]
-    Image.fromarray(np.hstack(parts)).save(path, quality=82)
+    Image.fromarray(np.hstack(_overlays(image, maps, colors, THUMB))).save(path, quality=82)
+
+
+def _overlays(
+    image: NDArray[np.uint8],
+    maps: Sequence[NDArray[np.uint8]],
+    colors: NDArray[np.uint8],
+    width: int,
+) -> list[NDArray[np.uint8]]:
+    """Labels over the photo, each `width` wide and at most twice as high."""
+    height = min(2 * width, max(1, round(width * image.shape[0] / image.shape[1])))
+    size = width, height
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    shrunk = [cv2.resize(each, size, interpolation=cv2.INTER_NEAREST) for each in maps]
+    return [overlay(small, np.asarray(each, np.uint8), colors) for each in shrunk]
+
+
+def side_by_side(run: Run, coco: CocoFile, place: int, width: int = 320) -> Image.Image:
+    """A photo as it is, and under its truth, raw and refined labels, for a notebook.
+
+    Args:
+        run: The run.
+        coco: Its annotations; see `annotations_of`.
+        place: Of the photo, as `choose` returns it.
+        width: Of each of the pictures, pixels.
+
+    Returns:
+        RGB, from left to right; labels that the run has no more are left out.
+
+    Raises:
+        ValueError: The photo cannot be read.
+    """
+    photo = coco.photos[place]
+    image = read_photo(coco.photo_path(photo))
+    found = [read_labels(run, kind, photo.file_name) for kind in run.kinds]
+    clear = np.full(image.shape[:2], IGNORE, np.uint8)
+    maps = [clear, coco.paint(photo), *(each for each in found if each is not None)]
+    colors = np.array(coco.taxonomy.colors, np.uint8)
+    return Image.fromarray(np.hstack(_overlays(image, maps, colors, width)))

@@ -80,6 +80,22 @@ def classes_table(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def iou_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """IoU by class (rows) and run (columns): raw and, of refined runs, refined and the change.
+
+    NaN where a class was never seen.
+    """
+    columns: dict[tuple[str, str], pd.Series] = {}
+    for run in runs:
+        for kind in run.kinds:
+            values = run.evaluation[kind]["iou"]
+            columns[run.name, kind] = pd.Series(values, run.classes, dtype=float)
+        if len(run.kinds) == 2:
+            change = columns[run.name, "refined"] - columns[run.name, "raw"]
+            columns[run.name, "change"] = change
+    return pd.DataFrame(columns, index=list(dict.fromkeys(n for run in runs for n in run.classes)))
+
+
 def confusions_table(runs: Sequence[Run], most: int | None = None) -> pd.DataFrame:
     """Which classes are taken for which: one row per run, kind, true and predicted class.
 

@@ -179,7 +179,9 @@ def _refining(refining: Sequence[Comparison], measure: int) -> str:
             parts.append(f"{word} {names} ({most}{figure(some[0], measure)})")
     if by_verdict[0]:
         names = _some([one.first.name for one in by_verdict[0]], len(known), "any")
-        parts.append(f"makes no difference that {of_photos(known[0])} could show to {names}")
+        parts.append(
+            f"makes no difference that {of_photos(by_verdict[0][0])} could show to {names}"
+        )
     return f"Refining with the CRF, {what}: {'; '.join(parts)}."
 
 

@@ -4,6 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -92,6 +93,29 @@ def count(coco: CocoFile) -> Stats:
             sizes[train_id].append(float(lengths[1::2].sum()) ** 0.5)
     arrays = [np.array(each) for each in sizes]
     return Stats(coco.taxonomy, len(coco.photos), pixels, seen, together, arrays)
+
+
+def positions(coco: CocoFile, cells: int = 24) -> NDArray[np.float64]:
+    """Where in its photos each class lies.
+
+    Args:
+        coco: The data. Photos themselves are not read.
+        cells: Photos of any size are laid over each other as a square of cells x cells.
+
+    Returns:
+        Share of a place that the class covers, 0 to 1, as the mean over the photos that show it,
+        (C, cells, cells); NaN for a class that no photo shows.
+    """
+    classes = coco.taxonomy.num_classes
+    covered, shown = np.zeros((classes, cells, cells)), np.zeros(classes)
+    for photo in tqdm(coco.photos, desc="placing", unit="photo", delay=2, disable=None):
+        painted = coco.paint(photo)
+        for train_id in np.setdiff1d(painted, [IGNORE]).tolist():
+            own = (painted == train_id).astype(np.float32)
+            covered[train_id] += cv2.resize(own, (cells, cells), interpolation=cv2.INTER_AREA)
+            shown[train_id] += 1
+    with np.errstate(invalid="ignore"):
+        return covered / shown[:, None, None]
 
 
 _COLUMNS = (

@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,22 +38,6 @@ def report(runs: list[Path]) -> Path:
     out = runs[0].parent / "report"
     main([*map(str, runs), str(half), "--out", str(out), "--draws", "200"])
     return out
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[webdriver.Chrome]:
-    paths = [shutil.which(name) for name in ("chromium", "chromedriver")]
-    assert all(paths), "the page's tests need a browser: apt-get install chromium chromium-driver"
-    options = webdriver.ChromeOptions()
-    options.binary_location = paths[0]
-    for word in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(word)
-    options.add_argument("--window-size=1280,900")
-    options.add_argument("--force-prefers-reduced-motion")  # or a click may miss what glides by
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = webdriver.Chrome(options, webdriver.ChromeService(paths[1]))
-    yield chrome
-    chrome.quit()
 
 
 @pytest.fixture
