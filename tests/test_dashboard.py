@@ -103,8 +103,9 @@ def test_compares_what_is_asked_for(written: dict[str, Any]) -> None:
 
 
 def test_without_w_and_b_it_says_where_the_definition_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
     dashboard.main(["--out", str(tmp_path / "d.json")])
     (line,) = capsys.readouterr().out.splitlines()
     assert line == (

@@ -57,9 +57,11 @@ def lively(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             tensor.normal_(std=0.3, generator=generator)
     torch.save(checkpoint, run / "checkpoints" / "best.ckpt")
     with pytest.MonkeyPatch.context() as patch:
+        wandb.teardown()  # W&B reads its environment once per process, so after this again
         patch.setenv("WANDB_SWEEP_ID", "sweep1")
         patch.setenv("WANDB_RUN_ID", "fromagent")
         evaluate.main(["--run", str(run), "--out", str(run / "out"), "--crf.iterations", "1"])
+        wandb.teardown()
     return run / "out"
 
 
