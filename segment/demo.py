@@ -274,6 +274,10 @@ def _serve(gr: ModuleType, page: Any, host: str, port: int, max_bytes: int) -> N
     if not _is_loopback(host):
         print(f"Anyone who can reach this machine at {host}:{port} can use the page: no password.")
     print(f"Open {url} (Ctrl-C ends it)", flush=True)
+    _wait()
+
+
+def _wait() -> None:
     threading.Event().wait()
 
 
