@@ -226,7 +226,7 @@ def main(args: Sequence[str]) -> None:
         trial = Trial(module, taxonomy, crf, Path(folder), int(1e6 * config.max_megapixels))
         page = page_of(gr, trial, f"{Path(config.run).resolve().parent.name}: try a photo")
         try:
-            _serve(gr, page, config.host, config.port, int(1e6 * config.max_upload_mb))
+            _serve(page, config.host, config.port, int(1e6 * config.max_upload_mb))
         except KeyboardInterrupt as interrupt:
             stopped(interrupt, "the page is closed and its files are deleted")
         finally:
@@ -246,7 +246,7 @@ def _gradio(folder: Path) -> ModuleType:
     return gradio
 
 
-def _serve(gr: ModuleType, page: Any, host: str, port: int, max_bytes: int) -> None:
+def _serve(page: Any, host: str, port: int, max_bytes: int) -> None:
     """Serve until Ctrl-C."""
     try:
         _, url, _ = page.launch(
@@ -264,8 +264,6 @@ def _serve(gr: ModuleType, page: Any, host: str, port: int, max_bytes: int) -> N
             pwa=False,
             mcp_server=False,
             enable_monitoring=False,
-            # Gradio's own theme fetches its fonts from Google.
-            theme=gr.themes.Default(font="system-ui", font_mono="ui-monospace"),
         )
     except OSError as error:
         raise ValueError(
