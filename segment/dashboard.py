@@ -16,15 +16,14 @@ from pathlib import Path
 import jsonargparse
 import wandb
 
-from segment.cli_errors import user_errors
+from segment.cli_errors import SegmentParser, user_errors
 from segment.data.taxonomy import Taxonomy
 from segment.files import write_json
 from segment.tracking.tracker import why_offline
 
 
-def main(args: Sequence[str]) -> None:
-    """Run the verb with its command line."""
-    parser = jsonargparse.ArgumentParser(prog="python -m segment.dashboard", description=__doc__)
+def _arguments() -> jsonargparse.ArgumentParser:
+    parser = SegmentParser(prog="python -m segment.dashboard", description=__doc__)
     parser.add_argument("--project", type=str, default="segment", help="W&B project.")
     parser.add_argument("--entity", type=str | None, help="W&B team; null: the account's own.")
     parser.add_argument(
@@ -33,7 +32,12 @@ def main(args: Sequence[str]) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("dashboard.json"), help="Where it goes without W&B."
     )
-    given = parser.parse_args(list(args))
+    return parser
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb with its command line."""
+    given = _arguments().parse_args(list(args))
     try:
         from segment.tracking.workspace import definition, workspace
     except ImportError as error:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import jsonargparse
 from tqdm import tqdm
 
-from segment.cli_errors import user_errors
+from segment.cli_errors import SegmentParser, user_errors
 from segment.files import write_atomically, write_json
 from segment.interrupt import stopped
 from segment.runs import hold
@@ -209,9 +209,8 @@ def _terminated(*_: Any) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def main(args: Sequence[str]) -> None:
-    """Run the verb with its command line."""
-    parser = jsonargparse.ArgumentParser(prog="python -m segment.sweep", description=__doc__)
+def _arguments() -> jsonargparse.ArgumentParser:
+    parser = SegmentParser(prog="python -m segment.sweep", description=__doc__)
     parser.add_argument("file", type=str, help="A W&B sweep file.")
     parser.add_argument(
         "--trials",
@@ -220,7 +219,12 @@ def main(args: Sequence[str]) -> None:
     )
     parser.add_argument("--out", type=str | None, help="Null: runs/sweeps/<name of the file>.")
     parser.add_argument("--seed", type=int, default=0, help="Of what is drawn.")
-    given = parser.parse_args(list(args))
+    return parser
+
+
+def main(args: Sequence[str]) -> None:
+    """Run the verb with its command line."""
+    given = _arguments().parse_args(list(args))
     file = read_sweep(Path(given.file))
     out = Path(given.out or Path("runs") / "sweeps" / file.path.stem)
     sweep = Sweep(file, out, given.seed)

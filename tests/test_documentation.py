@@ -14,7 +14,11 @@ from segment.files import write_atomically
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-VERBS = {"fit", "evaluate", "predict", "tune_crf", "refine", "report", "export", "prepare"}
+VERBS = {"fit", "evaluate", "predict", "tune_crf", "refine", "report", "export", "prepare"} | {
+    "dashboard",
+    "demo",
+    "sweep",
+}
 # In a fence or an indented block the command is the whole line, in a sentence what is in backticks.
 COMMAND = r"(?:(?<=`)|^ *)(?:torchrun .*?|srun .*?)?(?:python )?-m segment\.(\w+)([^`\n]*)"
 
