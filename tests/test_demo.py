@@ -33,6 +33,14 @@ def free_port() -> int:
         return taken.getsockname()[1]
 
 
+# `python -m segment.demo`, but background jobs start without Ctrl-C.
+START = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("segment.demo", run_name="__main__", alter_sys=True)
+"""
+
+
 class Server:
     """`python -m segment.demo` in a process, where every way out is a trap."""
 
@@ -48,7 +56,7 @@ class Server:
         traps |= {key.lower(): value for key, value in traps.items()}
         ours = {"OMP_NUM_THREADS": "1", "TMPDIR": str(self.temporary), "NO_PROXY": "127.0.0.1"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "segment.demo", *map(str, words)],
+            [sys.executable, "-c", START, *map(str, words)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

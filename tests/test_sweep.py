@@ -311,9 +311,13 @@ def test_stopping_a_sweep_stops_its_trial_which_may_clean_up(tmp_path: Path) -> 
             time.sleep(0.05)
         signal.pthread_kill(main_thread().ident or 0, signal.SIGINT)
 
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs lack it
     Thread(target=interrupt).start()
-    with pytest.raises(KeyboardInterrupt):
-        one._start([sys.executable, "-c", PATIENT, str(tmp_path / "left")], output)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            one._start([sys.executable, "-c", PATIENT, str(tmp_path / "left")], output)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (tmp_path / "left").read_text() == "left"
 
 
