@@ -44,6 +44,12 @@ def coco(sample: Path) -> CocoFile:
     return CocoFile(sample / "val.json", sample, taxonomy=Taxonomy.load("trash10"))
 
 
+def all_written() -> None:
+    """Wait until W&B has written what it was given, as it does where a process ends."""
+    wandb.finish()
+    wandb.teardown()
+
+
 @pytest.fixture(scope="module")
 def lively(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The tiny run with scores drawn at random, evaluated as W&B's agent starts an evaluation."""
@@ -61,7 +67,7 @@ def lively(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("WANDB_SWEEP_ID", "sweep1")
         patch.setenv("WANDB_RUN_ID", "fromagent")
         evaluate.main(["--run", str(run), "--out", str(run / "out"), "--crf.iterations", "1"])
-        wandb.teardown()
+        all_written()
     return run / "out"
 
 
@@ -226,13 +232,16 @@ def test_no_more_than_the_worst_are_shown_with_their_masks(lively: Path, coco: C
 @pytest.fixture(scope="module")
 def whole(sample: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing interrupted: three epochs of three steps."""
-    return fit_tiny(sample, tmp_path_factory.mktemp("whole"), "--trainer.logger", "true")[0]
+    run, _ = fit_tiny(sample, tmp_path_factory.mktemp("whole"), "--trainer.logger", "true")
+    all_written()
+    return run
 
 
 def resumed(run: Path, folder: Path, *settings: str) -> Path:
     """Go on with a copy of a run: this process still holds those it has written to."""
     shutil.copytree(run, folder)
     fit(["--resume", str(folder), *settings])
+    all_written()
     return folder
 
 
@@ -268,7 +277,7 @@ def test_a_run_that_failed_and_was_resumed_has_the_history_of_a_whole_one(
         patch.setattr(SegmentationModule, "training_step", failing_step)
         with pytest.raises(RuntimeError, match="struck"):
             fit_tiny(sample, tmp_path, "--trainer.logger", "true")
-    wandb.finish()
+    all_written()
     (run,) = (tmp_path / "two").iterdir()
     assert [row["_step"] for row in read(run)["history"]] == [0, 1, 2, 3, 4]
     run = resumed(run, tmp_path / "resumed")
@@ -318,6 +327,7 @@ def test_the_checkpoint_becomes_an_artifact_where_asked(
     tracker = "--trainer.logger.class_path", "segment.tracking.Tracker"
     asked = "--trainer.logger.init_args.checkpoint_as_artifact", "true"
     run, _ = fit_tiny(sample, tmp_path, *tracker, *asked, "--trainer.max_epochs", "1")
+    all_written()
     models = [one for one in read(run)["artifacts"].values() if one.type == "model"]
     assert len(models) == 1
     assert "best" in models[0].aliases
