@@ -16,6 +16,12 @@ def add_run(parser: jsonargparse.ArgumentParser) -> None:
     )
 
 
+def add_switch(parser: jsonargparse.ArgumentParser, name: str, text: str) -> None:
+    """What is off unless named: `--name`, `--name true`, and with hyphens for underscores."""
+    words = dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}"))
+    parser.add_argument(*words, type=bool, default=False, nargs="?", const=True, help=text)
+
+
 def add_init_args(parser: jsonargparse.ArgumentParser) -> None:
     """What replaces arguments of the checkpoint's module: see `load_checkpoint`."""
     parser.add_argument(

@@ -16,7 +16,7 @@ from segment.crf import DenseCRF
 from segment.scoring import at_size, refine
 
 ITERATIONS = (0, 1, 2, 5, 10)
-MOST_CLASSES = 4
+SEEN = 0.005  # share of the pixels, before or after, from which on a class is drawn
 SIDE, HEAD, GAP = 220, 22, 4
 LOWEST = -8.0  # log probability that is drawn as the darkest
 
@@ -24,7 +24,7 @@ LOWEST = -8.0  # log probability that is drawn as the darkest
 def belief_figure(
     image: NDArray[np.uint8], maps: NDArray[np.float32], crf: DenseCRF, names: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """Two rows for each class that the result shows most, one column for each number of iterations.
+    """Two rows for each class that is seen, most pixels first; a column per number of iterations.
 
     Args:
         image: The photo, uint8 RGB (H, W, 3).
@@ -40,9 +40,9 @@ def belief_figure(
     cell = max(1, round(height * scale)), max(1, round(width * scale))
     beliefs = [at_size(torch.from_numpy(maps), crf.working_size(height, width)).numpy()]
     beliefs += [refine(image, maps, replace(crf, iterations=n))[0] for n in ITERATIONS[1:]]
-    shares = np.bincount(beliefs[-1].argmax(0).ravel(), minlength=len(maps))
-    shares += np.bincount(beliefs[0].argmax(0).ravel(), minlength=len(maps))
-    shown = [int(c) for c in np.argsort(-shares, kind="stable")[:MOST_CLASSES] if shares[c]]
+    shares = np.maximum(*(_shares(belief) for belief in (beliefs[0], beliefs[-1])))
+    least = min(SEEN, shares.max())
+    shown = [int(c) for c in np.argsort(-shares, kind="stable") if shares[c] >= least]
     photo = cv2.resize(image, cell[::-1], interpolation=cv2.INTER_AREA).astype(np.uint8)
     heads = ["photo", "network", *(f"{n} iteration{'s' if n > 1 else ''}" for n in ITERATIONS[1:])]
     rows = [np.hstack([_head(word, cell[1]) for word in heads])]
@@ -54,6 +54,12 @@ def belief_figure(
             _write(first, f"{names[train_id]}, {kind}", (6, 16))
             rows.append(np.hstack([_framed(first), *(_framed(_heat(v, cell)) for v in drawn)]))
     return np.vstack(rows)
+
+
+def _shares(belief: NDArray[np.float32]) -> NDArray[np.floating]:
+    """Of the pixels, by class."""
+    labels = belief.argmax(0).ravel()
+    return np.bincount(labels, minlength=len(belief)) / labels.size
 
 
 def _heat(values: NDArray[np.float32], cell: tuple[int, int]) -> NDArray[np.uint8]:

@@ -1,7 +1,7 @@
 """Photos -> label PNGs, overlays, a COCO results json and the area of every class.
 
     python -m segment.predict --run RUN photo.jpg holiday/ --out predictions
-    python -m segment.predict --run RUN photo.jpg --out predictions --save_probabilities true
+    python -m segment.predict --run RUN photo.jpg --out predictions --save_probabilities
 
 Writes to --out, which may hold no earlier results.json:
 
@@ -21,7 +21,7 @@ import jsonargparse
 from tqdm import tqdm
 
 from segment.answer import classes_of, probabilities_of, to_device
-from segment.arguments import add_init_args, add_run, named_run
+from segment.arguments import add_init_args, add_run, add_switch, named_run
 from segment.cli_errors import SegmentParser, user_errors
 from segment.crf import DenseCRF
 from segment.crf.pool import WorkerPool
@@ -51,10 +51,8 @@ def _arguments() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--crf", type=DenseCRF | None, sub_configs=True, help="Null: off. Default: the run's own."
     )
-    parser.add_argument("--heat_maps", type=bool, default=False, help="One picture per class.")
-    parser.add_argument(
-        "--save_probabilities", type=bool, default=False, help="Before the CRF, float16 npz."
-    )
+    add_switch(parser, "heat_maps", "One picture per class.")
+    add_switch(parser, "save_probabilities", "Before the CRF, float16 npz.")
     add_init_args(parser)
     parser.add_argument("--device", type=str | None, help="cpu, cuda, mps; null: the fastest.")
     parser.add_argument(

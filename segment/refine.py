@@ -1,9 +1,9 @@
 """Sharpen any network's answer on a photo, whatever framework gave it.
 
     python -m segment.refine photo.jpg --probabilities photo.npz --out refined
-    python -m segment.refine photo.jpg --labels photo.png --out refined --figure true
+    python -m segment.refine photo.jpg --labels photo.png --out refined --figure
 
---probabilities is what `predict --save_probabilities true` writes, or any .npz with an array
+--probabilities is what `predict --save_probabilities` writes, or any .npz with an array
 `probabilities`, or an .npy: softmax, float (C, h, w), of the photo's size or smaller. --labels is a
 picture of train ids, 255 where unsure.
 
@@ -19,6 +19,7 @@ import sys
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 from zipfile import BadZipFile
 
 import cv2
@@ -27,6 +28,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from segment.arguments import add_switch
 from segment.cli_errors import SegmentParser, user_errors
 from segment.crf import DenseCRF, resize_maps
 from segment.crf.guard import check_probabilities
@@ -55,24 +57,39 @@ def _arguments() -> jsonargparse.ArgumentParser:
     parser.add_argument(
         "--crf", type=DenseCRF | None, sub_configs=True, help="Settings, or a YAML file of them."
     )
-    parser.add_argument("--save_probabilities", type=bool, default=False, help="Write NAME.npz.")
-    parser.add_argument("--figure", type=bool, default=False, help="Write NAME.figure.png.")
+    add_switch(parser, "save_probabilities", "Write NAME.npz.")
+    add_switch(parser, "figure", "Write NAME.figure.png.")
     return parser
 
 
-def read_probabilities(path: Path) -> tuple[NDArray[np.float32], list[str]]:
-    """Class probabilities, float32 (C, h, w), and the classes' names, numbers where it has none.
+class Given(NamedTuple):
+    """What a file of probabilities holds.
+
+    Attributes:
+        maps: Class probabilities, float32 (C, h, w).
+        names: Of the C classes; numbers where the file has none.
+        size: Height and width of the photo in pixels, where the file tells.
+    """
+
+    maps: NDArray[np.float32]
+    names: list[str]
+    size: tuple[int, ...] | None
+
+
+def read_probabilities(path: Path) -> Given:
+    """Read a file of class probabilities.
 
     Raises:
         ValueError: The file holds something else.
     """
     remedy = "give an .npy or .npz of floats (C, H, W), as predict --save_probabilities writes"
-    names = None
+    names = size = None
     try:
         content = np.load(path, allow_pickle=False)  # pickles run code
         if isinstance(content, np.lib.npyio.NpzFile):
             with content as file:
                 names = file["classes"] if "classes" in file.files else None
+                size = file["size"] if "size" in file.files else None
                 content = file["probabilities"]
     except KeyError as error:
         raise ValueError(f"{path}: has no array `probabilities`; {remedy}.") from error
@@ -80,25 +97,33 @@ def read_probabilities(path: Path) -> tuple[NDArray[np.float32], list[str]]:
         raise ValueError(f"{path}: cannot be read; {remedy}.") from error
     if content.ndim != 3 or content.dtype.kind != "f" or not 0 < len(content) <= MOST_CLASSES:
         raise ValueError(f"{path}: holds {content.dtype} of shape {content.shape}; {remedy}.")
-    listed = [str(name) for name in (range(len(content)) if names is None else names)]
+    listed = [str(n) for n in (np.arange(len(content)) if names is None else np.ravel(names))]
     if len(listed) != len(content):
-        raise ValueError(f"{path}: names {len(listed)} `classes` for {len(content)} maps.")
+        raise ValueError(
+            f"{path}: names {len(listed)} `classes` for {len(content)} maps; name each, or none."
+        )
     try:
         values = check_probabilities(content)[0]
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-    return values / values.sum(axis=0), listed  # a half rounds its sum
+    told = None if size is None else tuple(np.ravel(size).tolist())
+    return Given(values / values.sum(axis=0), listed, told)  # a half rounds its sum
 
 
-def check_shape(path: Path, maps: NDArray[np.float32], size: tuple[int, int]) -> None:
+def check_shape(path: Path, given: Given, size: tuple[int, int]) -> None:
     """Refuse maps of another photo, or turned.
 
     Raises:
         ValueError: They are larger than the photo, or of another shape than rounding explains.
     """
-    (height, width), (rows, columns) = size, maps.shape[1:]
+    (height, width), (rows, columns) = size, given.maps.shape[1:]
     aspect = width / height
     off = max(abs(columns - rows * aspect), abs(rows - columns / aspect))
+    if given.size not in (None, size):
+        raise ValueError(
+            f"{path}: is of a photo whose `size` (height, width) is {given.size}, but this one's "
+            f"is {size}; give the maps of this photo."
+        )
     if rows > height or columns > width or off > 1 + max(aspect, 1 / aspect):
         raise ValueError(
             f"{path}: the maps are {columns}x{rows} but the photo {width}x{height} (turned as EXIF "
@@ -183,8 +208,9 @@ def main(args: Sequence[str]) -> None:
         maps = from_labels(Path(parsed.labels), parsed.certainty, parsed.classes, size, working)
         names = [str(train_id) for train_id in range(len(maps))]
     else:
-        maps, names = read_probabilities(Path(parsed.probabilities))
-        check_shape(Path(parsed.probabilities), maps, size)
+        given_maps = read_probabilities(Path(parsed.probabilities))
+        check_shape(Path(parsed.probabilities), given_maps, size)
+        maps, names = given_maps.maps, given_maps.names
     refined, seconds = refine(image, maps, crf)
     raw = labels_of(torch.from_numpy(maps), size)
     found = labels_of(torch.from_numpy(refined), size)

@@ -29,7 +29,6 @@ from typing import Literal, get_args
 import jsonargparse
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
 from segment.arguments import add_run
@@ -45,9 +44,9 @@ from segment.runs import checkpoint_of, hold
 from segment.scoring import cores
 from segment.tuning.cache import Cache
 from segment.tuning.gradient import Learning
-from segment.tuning.methods import by_gradient, by_search
-from segment.tuning.search import SEARCHED, Search, count_all, pool_for
-from segment.tuning.verdict import NAMES, Held, chosen, falling, halves, interval, verdict
+from segment.tuning.methods import HOW, SECOND, by_gradient, by_search, found_by, write_crf
+from segment.tuning.search import Search, count_all, pool_for, seconds_a_photo
+from segment.tuning.verdict import ADVICE, Held, chosen, falling, halves, verdict
 
 Method = Literal["grid", "optuna", "gradient"]
 
@@ -205,8 +204,7 @@ class Tuning:
             trials = config.trials if config.method == "optuna" else None
             picture = self.out / "landscape.png"
             tuned = by_search(search, picture, self.reference, trials, config.seed)
-        text = yaml.safe_dump(asdict(tuned), sort_keys=False)
-        write_atomically(self._found_by(config.method), text.encode())
+        write_crf(self._found_by(config.method), tuned)
         return tuned
 
     def _file(self, name: str, *depends: object) -> Path:
@@ -226,8 +224,8 @@ class Tuning:
         path = self._found_by(method)
         return DenseCRF(**read_yaml(path)) if path.exists() else None
 
-    def hold_out(self, tuned: DenseCRF) -> str:
-        """Write crf.yaml; the scores on the half that tuned nothing, as Markdown."""
+    def hold_out(self, tuned: DenseCRF) -> tuple[str, str]:
+        """Write crf.yaml; the scores on the half that tuned nothing, as Markdown, and advice."""
         classes, background = self.taxonomy.num_classes, self.taxonomy.background
 
         def counted(places: Sequence[int], crf: DenseCRF | None, shift: int = 0) -> Totals:
@@ -247,9 +245,10 @@ class Tuning:
         others = [kind for kind in crfs if kind not in ("as given", name)]
         if falls:
             crfs[name + " and gated"] = final
-        totals = {"raw": counted(self.held, None)}
+        totals, seconds = {"raw": counted(self.held, None)}, {}
         for kind, crf in tqdm(crfs.items(), "held-out half", disable=None):
             totals[kind] = counted(self.held, crf)
+            seconds[kind] = seconds_a_photo(self.paths(self.held), crf)
         if len(self.held) > 1:
             # Not the next one, which may be the next frame of the same drive.
             far = len(self.held) // 2
@@ -258,30 +257,24 @@ class Tuning:
         held = Held(totals, self.taxonomy.classes, background, blocks)
         judged = list(crfs)[-1] if falls else name
         differences = held.differences(judged)
-        text = yaml.safe_dump(asdict(final), sort_keys=False)
-        write_atomically(self.out / "crf.yaml", text.encode())
+        write_crf(self.out / "crf.yaml", final)
         kept = ", ".join(self.taxonomy.classes[c] for c in falls) or "none"
-        learnt = ["position_weight"] if method == "gradient" else []
-        shown = ", ".join(f"{field} {getattr(final, field):g}" for field in [*SEARCHED, *learnt])
         objective, number = self.config.objective, int(blocks.max()) + 1
-        how = "gradient of the cross-entropy" if method == "gradient" else method
+        own = SECOND if self.module.refines_itself else ""
         parts = [
             f"# The CRF on {self.coco.path.name}, for {self.run}",
-            f"{len(self.tuning)} photos tuned, by {how} for {objective}; {len(self.held)} others "
-            f"are scored below, at the size the CRF works at (longer side at most "
-            f"{final.max_side} px). Found: {shown}, for photos of {final.reference_size} px. "
+            f"{len(self.tuning)} photos tuned, by {HOW[method]} for {objective}; {len(self.held)} "
+            f"others are scored below, at the size the CRF works at (longer side at most "
+            f"{final.max_side} px). Found: {found_by(final, method)}. {own}"
             f"Classes whose IoU fell on the tuning half, and which therefore keep their pixels: "
             f"{kept}.",
-            held.table(),
-            *(
-                f"{name[0].upper()}{name[1:]} against {other}: {NAMES[objective]} "
-                f"{interval(held.differences(name, other)[objective])}."
-                for other in others
-            ),
+            held.table(seconds),
+            *(held.against(name, other, objective) for other in others),
             verdict(objective, differences[objective], len(self.held), number, self.skipped),
             held.by_class(judged, differences),
         ]
-        return "\n\n".join(parts) + "\n"
+        advice = ADVICE[differences[objective].verdict].format(self.out / "crf.yaml")
+        return "\n\n".join(parts) + "\n", advice
 
 
 def main(args: Sequence[str]) -> None:
@@ -291,14 +284,14 @@ def main(args: Sequence[str]) -> None:
         tuning.ask_network()
         if tuning.rank != 0:
             return
-        text = tuning.hold_out(tuning.search())
+        text, advice = tuning.hold_out(tuning.search())
     except KeyboardInterrupt as interrupt:
         stopped(interrupt, f"what is known so far is in {tuning.out}; the same command goes on")
     finally:
         tuning.pool.close()
     write_atomically(tuning.out / "tuning.md", text.encode())
     print(text)
-    print(f"Written to {tuning.out}; use it with --crf {tuning.out / 'crf.yaml'}")
+    print(f"Written to {tuning.out}; {advice}.")
 
 
 if __name__ == "__main__":

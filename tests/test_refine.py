@@ -31,12 +31,13 @@ def test_labels_of_another_program_follow_the_photo_s_edge(photo: Path, tmp_path
     cv2.imwrite(str(tmp_path / "labels.png"), labels)
     out = tmp_path / "out"
     refine.main([str(photo), "--labels", str(tmp_path / "labels.png"), "--out", str(out),
-                 "--figure", "true", "--save_probabilities", "true"])  # fmt: skip
+                 "--figure", "--save-probabilities"])  # fmt: skip
     truth = (np.arange(60) >= 30).astype(np.uint8)[None].repeat(40, 0)
     assert np.array_equal(ids_of(out), truth)
     assert cv2.imread(str(out / "photo.overlay.jpg")).shape == (40, 60, 3)
     figure = cv2.imread(str(out / "photo.figure.png"))
     assert figure.shape[1] > 5 * 220  # the photo and five columns
+    assert figure.shape[0] // 147 == 2 * 2  # 220x147 px and a gap: scores and beliefs of both
     with np.load(out / "photo.npz") as file:
         assert file["probabilities"].shape == (2, 40, 60)
 
@@ -100,6 +101,32 @@ def test_writes_over_nothing_that_it_was_given(photo: Path, tmp_path: Path) -> N
     with pytest.raises(ValueError, match=r"photo\.png: would be written over"):
         refine.main(words)
     assert photo.read_bytes() == before
+
+
+def test_the_figure_shows_every_class_that_is_seen(photo: Path, tmp_path: Path) -> None:
+    labels = np.repeat(np.arange(6, dtype=np.uint8), 10)[None].repeat(40, 0)
+    labels[0, 0] = 6  # one pixel of 2400
+    cv2.imwrite(str(tmp_path / "labels.png"), labels)
+    words = [str(photo), "--labels", str(tmp_path / "labels.png"), "--out", str(tmp_path / "out")]
+    refine.main([*words, "--figure", "--crf.iterations", "0"])
+    figure = cv2.imread(str(tmp_path / "out" / "photo.figure.png"))
+    assert figure.shape[0] // 147 == 2 * 6
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"classes": np.array("bottle")}, "names 1 `classes` for 2 maps"),
+        ({"classes": np.array(["a", "b", "c"])}, "names 3 `classes` for 2 maps"),
+        ({"size": np.array([400, 601])}, r"`size` \(height, width\) is \(400, 601\)"),
+        ({"size": np.array(7)}, r"`size` \(height, width\) is \(7,\)"),
+    ],
+)
+def test_refuses_names_and_sizes_that_do_not_fit(photo, tmp_path, fields, told) -> None:
+    np.savez(tmp_path / "x.npz", probabilities=np.full((2, 40, 60), 0.5), **fields)
+    words = [str(photo), "--probabilities", str(tmp_path / "x.npz"), "--out", str(tmp_path / "o")]
+    with pytest.raises(ValueError, match=told):
+        refine.main(words)
 
 
 def content(kind: str) -> np.ndarray:

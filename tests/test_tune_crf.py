@@ -5,13 +5,19 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from tuning_examples import write_example
 
 from segment import evaluate, runs, tune_crf
 from segment.crf import DenseCRF
+from segment.data.dataset import CocoSegmentation
+from segment.modules.loading import load_checkpoint
 from segment.tuning import gradient, search
+from segment.tuning.cache import Cache, Example
+from segment.tuning.verdict import ADVICE
 
 
 @pytest.fixture
@@ -28,6 +34,11 @@ def tune(run: Path, out: Path, *words: object) -> str:
         while runs._HELD:
             runs._HELD.pop().close()
     return (out / "tuning.md").read_text()
+
+
+def scores(text: str) -> str:
+    """Of a tuning.md, all but the seconds, which differ from run to run."""
+    return re.sub(r"\d+\.\d\d \|$", "|", text, flags=re.MULTILINE)
 
 
 def test_a_run_gets_a_crf_a_table_a_picture_and_a_verdict(
@@ -52,7 +63,8 @@ def test_a_run_gets_a_crf_a_table_a_picture_and_a_verdict(
     # The same command again has nothing left to try and comes to the same.
     (trials,) = (tmp_path / "crf").glob("trials.*.jsonl")
     before = trials.read_bytes()
-    assert tune(tiny_run, tmp_path / "crf", "--score_workers", 0) == text
+    assert re.search(r"^\| as given \|( \d\.\d{3} \|){3} \d+\.\d\d \|$", text, re.MULTILINE)
+    assert scores(tune(tiny_run, tmp_path / "crf", "--score_workers", 0)) == scores(text)
     assert trials.read_bytes() == before
 
     # What was found goes into another verb, which says that these photos tuned it.
@@ -64,6 +76,49 @@ def test_a_run_gets_a_crf_a_table_a_picture_and_a_verdict(
     assert told["crf"]["parameters"]["bilateral_width_px"] == crf.bilateral_width_px
 
 
+def test_classes_that_fall_are_gated_and_judged_so_on_the_other_half(
+    tiny_run: Path,
+    few: None,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A network that is right, and a position kernel that smears small things away."""
+
+    def right(cache: Cache, module: object, dataset: CocoSegmentation, photo, crf) -> None:
+        item = dataset[dataset.coco.photos.index(photo)]
+        truth = item["mask"].numpy().astype(np.uint8)
+        known = np.where(truth == 255, 0, truth)
+        maps = np.where(np.arange(11)[:, None, None] == known, 0.8, 0.02).astype(np.float32)
+        image = item["image"].permute(1, 2, 0).numpy()
+        write_example(cache.path(photo), Example(image, maps, truth, truth.shape))
+
+    monkeypatch.setattr(Cache, "_ask", right)
+    smeared = ["--crf.position_width_px", 40, "--crf.position_weight", 60, "--crf.iterations", 5]
+    text = tune(tiny_run, tmp_path, "--score_workers", 0, *smeared)
+    kept = DenseCRF(**yaml.safe_load((tmp_path / "crf.yaml").read_text())).keep_classes
+    assert kept
+    classes = load_checkpoint(runs.checkpoint_of(tiny_run)).taxonomy.classes
+    (told,) = re.findall(r"keep their pixels: (.*)\.", text)
+    assert told == ", ".join(classes[train_id] for train_id in kept)
+    rows = dict(re.findall(r"^\| ([^|]+) \| ([\d.]+) \|", text, re.MULTILINE))
+    # Kept classes keep their IoU on the half that was not asked, so the mean falls less.
+    assert float(rows["tuned by grid"]) < float(rows["tuned by grid and gated"])
+    by_class = text.split("| IoU | raw | tuned by grid and gated |")[1]
+    for train_id in kept:
+        (line,) = re.findall(rf"^\| {re.escape(classes[train_id])} \| (.*)$", by_class, re.M)
+        raw, gated, difference = line.rstrip(" |").split(" | ")
+        assert raw == gated
+        assert difference.startswith(("+0.000", "not seen"))
+    assert "nothing here shows that --crf" in capsys.readouterr().out  # of two photos
+
+
+@pytest.mark.parametrize(("verdict", "said"), [(1, "use it with --crf"), (-1, "--crf null")])
+def test_advice_follows_the_verdict(verdict: int, said: str) -> None:
+    assert said in ADVICE[verdict]
+    assert (verdict == 1) == ADVICE[verdict].startswith("use it")
+
+
 def test_an_answer_that_is_missing_is_asked_for_again(
     tiny_run: Path, few: None, tmp_path: Path
 ) -> None:
@@ -72,7 +127,7 @@ def test_an_answer_that_is_missing_is_asked_for_again(
     assert len(answers) == 5
     kept = answers[1].stat().st_mtime_ns
     answers[0].unlink()
-    assert tune(tiny_run, tmp_path, "--score_workers", 0) == text
+    assert scores(tune(tiny_run, tmp_path, "--score_workers", 0)) == scores(text)
     assert answers[0].exists()
     assert answers[1].stat().st_mtime_ns == kept
 

@@ -63,6 +63,7 @@ class SegmentationModule(LightningModule):
     class_weights: Tensor | None
     val_scores: SegmentationScores
     network: SegmentationNetwork
+    refines_itself = False  # whether `probabilities` have been through a CRF of the module's own
     wants_instances = False  # whether `loss` takes them too: int64 (N, H, W), a number per object
 
     def __init__(

@@ -61,6 +61,8 @@ class CRFRNNModule(SegmentationModule):
         ValueError: A setting is out of its range.
     """
 
+    refines_itself = True
+
     def __init__(
         self,
         num_classes: int,

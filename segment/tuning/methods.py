@@ -1,15 +1,35 @@
 """The ways to tune as a user sees them: a progress bar, and a picture of what was tried."""
 
+from dataclasses import asdict
 from pathlib import Path
 
+import yaml
 from tqdm import tqdm
 
 from segment.crf import DenseCRF
+from segment.files import write_atomically
 from segment.tuning.gradient import Learning
 from segment.tuning.pictures import write_curves, write_landscape
-from segment.tuning.search import Search, Trial
+from segment.tuning.search import SEARCHED, Search, Trial
 
+HOW = {"grid": "grid", "optuna": "optuna", "gradient": "gradient of the cross-entropy"}
+SECOND = (
+    "This network refines by a CRF of its own, so `raw` is refined already, and what was tuned is "
+    "a second CRF upon it. "
+)
 REDRAWN = 20  # steps after which the curves are drawn again
+
+
+def write_crf(path: Path, crf: DenseCRF) -> None:
+    """Write the file that `--crf` takes."""
+    write_atomically(path, yaml.safe_dump(asdict(crf), sort_keys=False).encode())
+
+
+def found_by(crf: DenseCRF, method: str) -> str:
+    """What a method has found, in words."""
+    fields = [*SEARCHED, *(["position_weight"] if method == "gradient" else [])]
+    shown = ", ".join(f"{field} {getattr(crf, field):g}" for field in fields)
+    return f"{shown}, for photos of {crf.reference_size} px"
 
 
 def by_search(

@@ -3,6 +3,8 @@
 import itertools
 import json
 import math
+import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,6 +91,22 @@ def count_all(
         found += pool.submit(Task(path, crf, num_classes, guide))
     found += pool.drain()
     return stacked(found)
+
+
+TIMED = 5  # photos
+
+
+def seconds_a_photo(paths: Sequence[Path], crf: DenseCRF) -> float:
+    """Median seconds that refining a photo takes by itself, with every thread."""
+    took = []
+    for path in paths[:TIMED]:
+        example = read_example(path)
+        photo, maps = torch.from_numpy(example.photo), torch.from_numpy(example.probabilities)
+        own = crf.at_working_size(*example.size)
+        start = time.perf_counter()
+        own(photo, maps)
+        took.append(time.perf_counter() - start)
+    return statistics.median(took)
 
 
 class Search:

@@ -11,6 +11,12 @@ from segment.bootstrap import Difference, measures, paired_bootstrap, summed
 from segment.data.records import Photo
 from segment.metrics import Totals
 
+# What to do with the file of the parameters, by verdict.
+ADVICE = {
+    1: "use it with --crf {}",
+    -1: "this run is better off without: --crf null; what was found is in {}",
+    0: "nothing here shows that --crf {} helps, nor that it harms",
+}
 WORDS = {
     1: "refine",
     -1: "do not refine",
@@ -46,13 +52,21 @@ class Held:
         """A refinement minus raw, or minus another, by measure."""
         return paired_bootstrap(self.totals[base], self.totals[name], self.background, self.blocks)
 
-    def table(self) -> str:
-        """Scores of every kind, as Markdown."""
-        lines = ["| | " + " | ".join(NAMES.values()) + " |", "|---|" + "--:|" * len(NAMES)]
+    def table(self, seconds: dict[str, float]) -> str:
+        """Scores of every kind, and `seconds` a photo of those that have them, as Markdown."""
+        heads = [*NAMES.values(), "CRF seconds a photo"]
+        lines = ["| | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(heads)]
         for name, totals in self.totals.items():
             scores = measures(summed(totals), self.background)
-            lines.append(f"| {name} | " + " | ".join(_score(scores[m]) for m in NAMES) + " |")
+            cells = [_score(scores[m]) for m in NAMES]
+            cells.append(f"{seconds[name]:.2f}" if name in seconds else "-")
+            lines.append(f"| {name} | " + " | ".join(cells) + " |")
         return "\n".join(lines)
+
+    def against(self, name: str, other: str, objective: str) -> str:
+        """A refinement against another, as a sentence."""
+        told = interval(self.differences(name, other)[objective])
+        return f"{name[0].upper()}{name[1:]} against {other}: {NAMES[objective]} {told}."
 
     def by_class(self, name: str, differences: dict[str, Difference]) -> str:
         """A refinement's IoU by class beside raw, with the interval of the difference."""

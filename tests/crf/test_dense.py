@@ -38,6 +38,9 @@ def noisy(edge: int, height: int = 48, width: int = 64) -> np.ndarray:
     return np.stack([1 - p, p])
 
 
+BACKENDS = ("exact", "pydensecrf", "native", "torch")
+
+
 def same(a: torch.Tensor, b: torch.Tensor) -> None:
     torch.testing.assert_close(a, b, atol=1e-5, rtol=0)
 
@@ -59,7 +62,7 @@ def test_pulls_a_boundary_to_the_edge_of_its_own_photo_only() -> None:
 def test_without_weights_or_iterations_nothing_changes() -> None:
     image, p = example()
     assert p.min() > 1e-5
-    for backend in ("exact", "pydensecrf", "native", "torch"):
+    for backend in BACKENDS:
         for crf in (
             DenseCRF(position_weight=0, bilateral_weight=0, backend=backend),
             DenseCRF(iterations=0, backend=backend),
@@ -77,9 +80,49 @@ def test_clips_as_pydensecrf_does() -> None:
 def test_permuting_the_classes_permutes_the_result() -> None:
     image, p = example(1, classes=5)
     order = [3, 0, 4, 1, 2]
-    for backend in ("exact", "pydensecrf"):
+    for backend in BACKENDS:
         crf = DenseCRF(backend=backend, iterations=3, bilateral_weight=2)
         same(crf(image, p[order]), crf(image, p)[order])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_constant_photo_of_one_answer_is_its_own_neighbour(backend) -> None:
+    """All pixels alike: every message is the same, and by hand that of one pixel to itself.
+
+    With D^-1 K each kernel's messages sum to 1, so a step adds weight * Q_l to the score of l.
+    """
+    image = np.full((9, 11, 3), 77, np.uint8)
+    p = np.broadcast_to(np.array([0.5, 0.3, 0.2], np.float32)[:, None, None], (3, 9, 11))
+    q = p[:, 0, 0].astype(np.float64)
+    for _ in range(2):
+        scores = np.log(p[:, 0, 0]) + (0.7 + 0.4) * q
+        q = np.exp(scores) / np.exp(scores).sum()
+    crf = DenseCRF(
+        iterations=2,
+        normalization="after",
+        position_weight=0.7,
+        bilateral_weight=0.4,
+        backend=backend,
+    )
+    expected = torch.tensor(q, dtype=torch.float32)[:, None, None].expand(3, 9, 11)
+    torch.testing.assert_close(crf(image, p), expected, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("classes", [2, 255])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 24), (24, 1), (5, 8)])
+def test_the_least_photos_and_most_classes_agree(height, width, classes) -> None:
+    """Kernels so wide that the lattice is near all pairs, on shapes with a side of one pixel."""
+    image, p = example(8, classes, height, width)
+    image, p = image // 16, p / 2
+    p[-1] += 0.5  # else the last of 255 would hardly have a say
+    fields = {"iterations": 2, "position_weight": 0.5, "bilateral_weight": 0.5}
+    exact, *others = (
+        DenseCRF(backend=backend, normalization="after", **fields)(image, p) for backend in BACKENDS
+    )
+    assert (exact - torch.from_numpy(p)).abs().max() > 0.05
+    for q in others:
+        torch.testing.assert_close(q.sum(0), torch.ones(height, width))
+        torch.testing.assert_close(q, exact, atol=0.01, rtol=0)
 
 
 def test_61_classes_sum_to_one() -> None:

@@ -1,5 +1,7 @@
 """The torch backend held to the native one, and its gradient to differences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -73,7 +75,9 @@ def test_filtering_is_linear_and_its_transpose_is_its_gradient() -> None:
     assert not torch.allclose(lattice.apply(a, False), lattice.apply(a, True))
 
 
-def test_gradients_of_scores_weights_and_compatibility() -> None:
+@pytest.mark.parametrize("normalization", ["symmetric", "after", "before", "none"])
+def test_gradients_of_scores_weights_and_compatibility(normalization) -> None:
+    crf = replace(SMALL, normalization=normalization)
     photos, scores = batch(4, 2, 3, 4, 5)
     mu = 1 - torch.eye(3, dtype=torch.double)
     inputs = [scores.double(), *torch.tensor([1.0, 1.5]).double(), mu]
@@ -81,7 +85,7 @@ def test_gradients_of_scores_weights_and_compatibility() -> None:
         one.requires_grad_()
 
     def refined(scores, position, bilateral, mu):
-        return mean_field(photos, scores, SMALL, (position, bilateral), mu)
+        return mean_field(photos, scores, crf, (position, bilateral), mu)
 
     assert torch.autograd.gradcheck(refined, tuple(inputs))
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from segment import tune_crf
 from segment.crf import DenseCRF
 from segment.export import export
 from segment.fit import fit
@@ -163,6 +164,12 @@ def test_a_run_starts_from_fcn_8s_and_its_crf_learns(run: Path) -> None:
     assert scored["raw"]["miou"] is not None
     # The network alone: C * C + 2 numbers of the CRF are not among them.
     assert scored["cost"]["parameters"] == sum(p.numel() for p in module.network.parameters())
+
+
+def test_tuning_says_that_the_network_refines_by_itself(run: Path, tmp_path: Path) -> None:
+    words = ["--run", str(run), "--out", str(tmp_path), "--method", "optuna", "--trials", "1"]
+    tune_crf.main([*words, "--photos", "2", "--crf.iterations", "1"])
+    assert "`raw` is refined already" in (tmp_path / "tuning.md").read_text()
 
 
 def test_the_onnx_file_has_the_network_and_names_the_crf(

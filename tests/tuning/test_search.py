@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
+from tuning_examples import write_example
 
 from segment.bootstrap import measures, summed
 from segment.crf import DenseCRF
@@ -19,18 +20,6 @@ from segment.tuning.search import Search, around, pool_for
 from segment.tuning.verdict import falling, halves
 
 CRF = DenseCRF(iterations=3, reference_size=60)
-
-
-def write_example(path: Path, example: Example) -> None:
-    np.savez(
-        path,
-        scores=torch.from_numpy(example.probabilities).log().half().numpy(),
-        grid=np.array([1, 1]),
-        maps=np.array(example.truth.shape),
-        photo=example.photo,
-        truth=example.truth,
-        size=np.array(example.size),
-    )
 
 
 def count_all(paths, crf, num_classes, workers, guides=None):
