@@ -58,14 +58,15 @@ def load_checkpoint(
             f"it has {', '.join(segment.modules.__all__)}."
         )
     settings = dict(checkpoint["hyper_parameters"])
-    # The checkpoint's own weights replace what these would fetch.
     given = dict(init_args or {})
     if unknown := sorted(given.keys() - settings.keys()):
         raise ValueError(
             f"--init_args: {name} has no {unknown[0]}; it has {', '.join(sorted(settings))}."
         )
     settings.update(given)
-    settings.update({key: False for key in ("pretrained",) if key in settings}, weights=None)
+    # The checkpoint's own weights replace what these would fetch.
+    nothing = {"pretrained": False, "weights": None}
+    settings.update({key: value for key, value in nothing.items() if key in settings})
     module: SegmentationModule = kind(**settings)
     try:
         module.load_state_dict(checkpoint["state_dict"])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+import segment.modules
 from segment.modules import DeepLabV1Module, DeepLabV2Module, SegmentationModule
 from segment.modules.loading import load_checkpoint
 
@@ -136,6 +137,29 @@ def test_starts_from_a_checkpoint_with_other_classes(
     assert ours["aspp.0.weight"].shape[0] == 3
     anew = "aspp.0, aspp.1, aspp.2, aspp.3"
     assert f"{checkpoint}: fits all but {anew}, which start anew." in caplog.messages
+
+
+def test_a_module_without_starting_weights_is_loaded_too(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a user's own, which takes no `**training`."""
+
+    class Plain(DeepLabV2Module):
+        def __init__(self, num_classes: int) -> None:
+            form = {"backbone": "tf_efficientnet_lite0", "output_stride": 16, "aspp": "small"}
+            super().__init__(num_classes, **form, pretrained=False)
+
+    monkeypatch.setattr(segment.modules, "DeepLabV2Module", Plain)
+    checkpoint = tiny_run / "checkpoints" / "best.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"] = {"num_classes": 11}
+    torch.save(content, tmp_path / "plain.ckpt")
+    loaded = load_checkpoint(tmp_path / "plain.ckpt")
+    weights = loaded.network.state_dict()
+    assert all(
+        torch.equal(value, content["state_dict"][f"network.{key}"])
+        for key, value in weights.items()
+    )
 
 
 def test_weights_of_another_architecture_are_refused(tiny_run: Path) -> None:
