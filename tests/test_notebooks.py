@@ -26,8 +26,10 @@ def executed(name: str, parameters: str, last: str = "") -> nbformat.NotebookNod
 def shown(notebook: nbformat.NotebookNode, source: str, kind: str = "text/plain") -> str:
     """All that the one cell with `source` in it shows as text, or as HTML."""
     (cell,) = [c for c in notebook.cells if c.cell_type == "code" and source in c.source]
-    texts = [o.text if o.output_type == "stream" else o.data[kind] for o in cell.outputs]
-    return "\n".join(texts)
+    # A stream comes in pieces, wherever the kernel flushes it; its text ends its own lines.
+    return "".join(
+        o.text if o.output_type == "stream" else f"{o.data[kind]}\n" for o in cell.outputs
+    )
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in FOLDER.glob("*.ipynb")))
