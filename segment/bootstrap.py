@@ -30,7 +30,7 @@ TRIMAP_WIDTH = "4"  # half-width in pixels of the band that `trimap_miou` is tak
 class Difference(NamedTuple):
     """After minus before, with its 95 % interval.
 
-    All are NaN where a class was never seen, and the interval where there are under 6 blocks.
+    All are NaN where a class was never seen, and the interval where under 6 blocks show it.
     """
 
     value: float
@@ -167,10 +167,13 @@ def paired_bootstrap(
     ours, theirs = (measured(one.by_block(blocks).summed(drawn), background) for one in sums)
     found = {}
     names = measure_names(before.confusion.shape[-1])
-    for name, value, values in zip(names, new - old, (theirs - ours).T, strict=True):
+    showing = np.full(len(names), number)  # blocks that a measure's draws differ by
+    showing[len(MEASURES) :] = (sums[0].by_block(blocks).pixels[:, 1] > 0).sum(0)
+    rows = zip(names, new - old, (theirs - ours).T, showing, strict=True)
+    for name, value, values, shown in rows:
         values = values[~np.isnan(values)]  # draws without a photo of the class
         tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
-        told = len(values) and number >= FEWEST_BLOCKS
+        told = len(values) and shown >= FEWEST_BLOCKS
         low, high = np.quantile(values, tails) if told else (np.nan, np.nan)
         found[name] = Difference(float(value), float(low), float(high))
     return found

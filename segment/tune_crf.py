@@ -24,14 +24,13 @@ import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-import jsonargparse
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from segment.arguments import add_run
+from segment.bootstrap import measures, summed
 from segment.cli import SegmentCLI
 from segment.cli_errors import user_errors
 from segment.crf import DenseCRF
@@ -42,55 +41,20 @@ from segment.metrics import Totals
 from segment.modules.loading import load_checkpoint
 from segment.runs import checkpoint_of, hold
 from segment.scoring import cores
+from segment.tuning.arguments import Method, add_arguments, check_numbers
 from segment.tuning.cache import Cache
 from segment.tuning.gradient import Learning
-from segment.tuning.methods import HOW, SECOND, by_gradient, by_search, found_by, write_crf
+from segment.tuning.methods import (
+    LEARNT,
+    SECOND,
+    ask,
+    by_gradient,
+    by_search,
+    found_by,
+    write_crf,
+)
 from segment.tuning.search import Search, count_all, pool_for, seconds_a_photo
-from segment.tuning.verdict import ADVICE, Held, chosen, falling, halves, verdict
-
-Method = Literal["grid", "optuna", "gradient"]
-
-
-def _arguments(parser: jsonargparse.ArgumentParser) -> None:
-    add_run(parser)
-    parser.add_argument("--split", type=Literal["train", "val", "test"], default="val")
-    parser.add_argument("--out", type=str | None, help="Null: crf/<split> in the run.")
-    parser.add_argument(
-        "--objective",
-        type=Literal["miou", "boundary_f1", "trimap_miou"],
-        default="miou",
-        help="What is to be highest; trimap_miou is that within 4 px of a label change.",
-    )
-    parser.add_argument(
-        "--method",
-        type=Method,
-        default="grid",
-        help="gradient learns weights and compatibility by cross-entropy, at the widths that grid "
-        "found here, else at those of --crf.",
-    )
-    parser.add_argument("--trials", type=int, default=60, help="Of --method optuna.")
-    parser.add_argument("--photos", type=int, default=100, help="At most; half of them tune.")
-    parser.add_argument(
-        "--block_size",
-        type=int,
-        default=1,
-        help="Photos in a row that belong together, such as frames of one drive.",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="Of the choice of photos and halves.")
-    parser.add_argument(
-        "--score_workers", type=int | None, help="Photos refined at a time; null: every core."
-    )
-
-
-def _check(config: jsonargparse.Namespace) -> None:
-    """Refuse numbers that no tuning can have.
-
-    Raises:
-        ValueError: One of them is too small.
-    """
-    for name, least in (("trials", 1), ("photos", 2), ("block_size", 1), ("seed", 0)):
-        if config[name] < least:
-            raise ValueError(f"--{name} is {config[name]}; give {least} or more.")
+from segment.tuning.verdict import ADVICE, NAMES, Held, chosen, falling, halves
 
 
 class Tuning:
@@ -102,7 +66,7 @@ class Tuning:
 
     def __init__(self, cli: SegmentCLI) -> None:
         self.config = cli.config
-        _check(self.config)
+        check_numbers(self.config)
         self.run = Path(self.config.run)
         self.out = Path(self.config.out or self.run / "crf" / self.config.split)
         self.rank, self.world = (
@@ -167,17 +131,11 @@ class Tuning:
         Raises:
             ValueError: Photos cannot be read, and the data say to stop there; or none of one half.
         """
-        dataset = CocoSegmentation(self.coco)
         shares = [self.photos[self.rank :: self.world]]
         if self.rank == 0 and self.world > 1:
             shares.append(self.photos)
         for share in shares:
-            missing = self.cache.missing(share)
-            filled = self.cache.fill(self.module, dataset, missing, self.start)
-            for _ in tqdm(
-                filled, "network", len(missing), unit="photo", disable=not missing or None
-            ):
-                pass
+            ask(self.cache, self.module, CocoSegmentation(self.coco), share, self.start)
         unread = self.cache.missing(self.photos)
         self.skipped = len(unread)
         for half in (self.tuning, self.held):
@@ -222,19 +180,35 @@ class Tuning:
     def found(self, method: str) -> DenseCRF | None:
         """What a method found for the same photos and objective, or None."""
         path = self._found_by(method)
-        return DenseCRF(**read_yaml(path)) if path.exists() else None
+        try:
+            return DenseCRF(**read_yaml(path)) if path.exists() else None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{path}: is damaged; delete it, and tune again.") from error
+
+    def counted(self, places: Sequence[int], crf: DenseCRF | None, shift: int = 0) -> Totals:
+        """Scores of some photos; guided by the photo `shift` places on."""
+        paths = self.paths(places)
+        guides = paths[shift:] + paths[:shift]
+        return count_all(paths, crf, self.taxonomy.num_classes, self.pool, guides)
+
+    def gated(self, tuned: DenseCRF) -> DenseCRF:
+        """With the classes kept whose IoU fell on the tuning half, if that serves the objective."""
+        background, objective = self.taxonomy.background, self.config.objective
+        raw, free = self.counted(self.tuning, None), self.counted(self.tuning, tuned)
+        falls = falling(raw, free, background)
+        if not falls:
+            return tuned
+        kept = replace(tuned, keep_classes=falls)
+        without, with_kept = (
+            measures(summed(totals), background)[objective]
+            for totals in (free, self.counted(self.tuning, kept))
+        )
+        return kept if with_kept > without else tuned
 
     def hold_out(self, tuned: DenseCRF) -> tuple[str, str]:
         """Write crf.yaml; the scores on the half that tuned nothing, as Markdown, and advice."""
-        classes, background = self.taxonomy.num_classes, self.taxonomy.background
-
-        def counted(places: Sequence[int], crf: DenseCRF | None, shift: int = 0) -> Totals:
-            paths = self.paths(places)
-            guides = paths[shift:] + paths[:shift]
-            return count_all(paths, crf, classes, self.pool, guides)
-
-        falls = falling(counted(self.tuning, None), counted(self.tuning, tuned), background)
-        final = replace(tuned, tuned_on=self.coco.sha256, keep_classes=falls or None)
+        final = replace(self.gated(tuned), tuned_on=self.coco.sha256)
+        falls, objective = final.keep_classes, self.config.objective
         method = self.config.method
         name = f"tuned by {method}"
         crfs = {"as given": self.given}
@@ -245,41 +219,45 @@ class Tuning:
         others = [kind for kind in crfs if kind not in ("as given", name)]
         if falls:
             crfs[name + " and gated"] = final
-        totals, seconds = {"raw": counted(self.held, None)}, {}
+        totals, seconds = {"raw": self.counted(self.held, None)}, {}
         for kind, crf in tqdm(crfs.items(), "held-out half", disable=None):
-            totals[kind] = counted(self.held, crf)
+            totals[kind] = self.counted(self.held, crf)
             seconds[kind] = seconds_a_photo(self.paths(self.held), crf)
         if len(self.held) > 1:
             # Not the next one, which may be the next frame of the same drive.
             far = len(self.held) // 2
-            totals["control: another photo's edges"] = counted(self.held, final, far)
+            totals["control: another photo's edges"] = self.counted(self.held, final, far)
         blocks = np.unique(self.blocks[self.held], return_inverse=True)[1]
-        held = Held(totals, self.taxonomy.classes, background, blocks)
+        held = Held(totals, self.taxonomy.classes, self.taxonomy.background, blocks)
         judged = list(crfs)[-1] if falls else name
-        differences = held.differences(judged)
         write_crf(self.out / "crf.yaml", final)
-        kept = ", ".join(self.taxonomy.classes[c] for c in falls) or "none"
-        objective, number = self.config.objective, int(blocks.max()) + 1
+        kept = ", ".join(self.taxonomy.classes[c] for c in falls or ()) or "none"
+        if falls:
+            kept += f" ({self._found_by(method).name} is without that)"
+        how = f"{method} for {NAMES[objective]}"
+        if method == "gradient":
+            how = LEARNT[self.found("grid") is not None].format(NAMES[objective])
         own = SECOND if self.module.refines_itself else ""
         parts = [
             f"# The CRF on {self.coco.path.name}, for {self.run}",
-            f"{len(self.tuning)} photos tuned, by {HOW[method]} for {objective}; {len(self.held)} "
-            f"others are scored below, at the size the CRF works at (longer side at most "
-            f"{final.max_side} px). Found: {found_by(final, method)}. {own}"
-            f"Classes whose IoU fell on the tuning half, and which therefore keep their pixels: "
-            f"{kept}.",
+            f"{len(self.tuning)} photos tuned, by {how}; {len(self.held)} others are scored below, "
+            f"at the size the CRF works at (longer side at most {final.max_side} px). Found: "
+            f"{found_by(final, method)}. {own}Classes that keep their pixels, since that served "
+            f"the tuning half: {kept}.",
             held.table(seconds),
             *(held.against(name, other, objective) for other in others),
-            verdict(objective, differences[objective], len(self.held), number, self.skipped),
-            held.by_class(judged, differences),
+            *([held.against(judged, name, objective)] if falls else []),
+            held.verdict(judged, objective, self.skipped),
+            held.by_class(judged),
         ]
-        advice = ADVICE[differences[objective].verdict].format(self.out / "crf.yaml")
+        shown = held.differences(judged)[objective].verdict
+        advice = ADVICE[shown].format(self.out / "crf.yaml")
         return "\n\n".join(parts) + "\n", advice
 
 
 def main(args: Sequence[str]) -> None:
     """Run the verb with its command line."""
-    tuning = Tuning(SegmentCLI(args, "tune_crf", _arguments))
+    tuning = Tuning(SegmentCLI(args, "tune_crf", add_arguments))
     try:
         tuning.ask_network()
         if tuning.rank != 0:

@@ -50,6 +50,23 @@ def test_photos_of_a_block_count_as_one() -> None:
     assert together.high - together.low == pytest.approx(2 * (alone.high - alone.low), rel=0.15)
 
 
+def test_a_class_has_an_interval_where_six_blocks_show_it() -> None:
+    """Class 1 in few photos of 40, and always better: others say nothing of how sure that is."""
+    for shown, told in ((1, False), (5, False), (6, True)):
+        before, after = totals_of(np.full(40, 0.5)), totals_of(np.full(40, 0.5))
+        for totals in (before, after):
+            totals.confusion[shown:, 1] = 0
+        before.confusion[:shown, 1] = [10, 30]
+        found = paired_bootstrap(before, after, 0, draws=100)
+        assert found["iou/1"].value == pytest.approx(0.25)
+        assert np.isnan(found["iou/1"].low) != told
+        assert found["iou/1"].verdict == int(told)
+        assert not np.isnan(found["iou/0"].low)
+        # Three of a block are one: 6 photos in 2 blocks are too few again.
+        together = paired_bootstrap(before, after, 0, np.arange(40) // 3, draws=100)
+        assert np.isnan(together["iou/1"].low)
+
+
 def test_what_did_not_change_differs_by_nothing() -> None:
     totals = totals_of(np.linspace(0.1, 0.9, 12))
     for name, found in paired_bootstrap(totals, totals, 0, draws=50).items():

@@ -1,5 +1,6 @@
 """`python -m segment.tune_crf` from a run to a CRF that the other verbs take."""
 
+import fcntl
 import json
 import re
 import shutil
@@ -17,7 +18,6 @@ from segment.data.dataset import CocoSegmentation
 from segment.modules.loading import load_checkpoint
 from segment.tuning import gradient, search
 from segment.tuning.cache import Cache, Example
-from segment.tuning.verdict import ADVICE
 
 
 @pytest.fixture
@@ -99,8 +99,12 @@ def test_classes_that_fall_are_gated_and_judged_so_on_the_other_half(
     kept = DenseCRF(**yaml.safe_load((tmp_path / "crf.yaml").read_text())).keep_classes
     assert kept
     classes = load_checkpoint(runs.checkpoint_of(tiny_run)).taxonomy.classes
-    (told,) = re.findall(r"keep their pixels: (.*)\.", text)
-    assert told == ", ".join(classes[train_id] for train_id in kept)
+    (told,) = re.findall(r"keep their pixels, since that served the tuning half: (.*)\.\n", text)
+    (ungated,) = tmp_path.glob("tuned.grid.*.yaml")
+    listed = ", ".join(classes[train_id] for train_id in kept)
+    assert told == f"{listed} ({ungated.name} is without that)"
+    assert DenseCRF(**yaml.safe_load(ungated.read_text())).keep_classes is None
+    assert "Tuned by grid and gated against tuned by grid: mean IoU +" in text
     rows = dict(re.findall(r"^\| ([^|]+) \| ([\d.]+) \|", text, re.MULTILINE))
     # Kept classes keep their IoU on the half that was not asked, so the mean falls less.
     assert float(rows["tuned by grid"]) < float(rows["tuned by grid and gated"])
@@ -113,10 +117,62 @@ def test_classes_that_fall_are_gated_and_judged_so_on_the_other_half(
     assert "nothing here shows that --crf" in capsys.readouterr().out  # of two photos
 
 
-@pytest.mark.parametrize(("verdict", "said"), [(1, "use it with --crf"), (-1, "--crf null")])
-def test_advice_follows_the_verdict(verdict: int, said: str) -> None:
-    assert said in ADVICE[verdict]
-    assert (verdict == 1) == ADVICE[verdict].startswith("use it")
+def test_each_half_has_its_part(
+    tiny_run: Path, few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who is scored with what: the held-out half decides nothing, gating included."""
+    calls: list[tuple[list[str], DenseCRF | None, list[str]]] = []
+
+    def spy(paths, crf, classes, pool, guides=None):
+        calls.append(([p.name for p in paths], crf, [p.name for p in guides or paths]))
+        return search_count(paths, crf, classes, pool, guides)
+
+    search_count = search.count_all
+    monkeypatch.setattr(search, "count_all", spy)
+    monkeypatch.setattr(tune_crf, "count_all", spy)
+    monkeypatch.setattr(tune_crf, "falling", lambda raw, refined, background: [])
+    text = tune(tiny_run, tmp_path, "--score_workers", 0, "--photos", 4)
+    assert "2 photos tuned" in text
+    assert "2 others are scored" in text
+    tuning, rows = calls[0][0], calls[-4:]  # raw, as given, tuned, and the control
+    held = rows[0][0]
+    assert len(tuning) == len(held) == 2
+    assert not set(tuning) & set(held)
+    assert all(names == tuning for names, _, _ in calls[:-4])
+    assert all(names == held for names, _, _ in rows)
+    assert [guides == names for names, _, guides in calls] == [True] * (len(calls) - 1) + [False]
+    control = rows[-1]
+    assert control[2] == held[::-1]  # of two photos, the other one
+    assert control[1] == rows[-2][1] or control[1].tuned_on is not None
+
+
+@pytest.mark.parametrize(("with_kept", "kept"), [(0.4, None), (0.5, None), (0.6, [0])])
+def test_a_class_is_gated_where_that_serves_the_objective(
+    tiny_run: Path, few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_kept, kept
+) -> None:
+    monkeypatch.setattr(tune_crf, "falling", lambda raw, refined, background: [0])
+    values = iter([{"miou": 0.9, "boundary_f1": v} for v in (0.5, with_kept)])
+    monkeypatch.setattr(tune_crf, "measures", lambda totals, background: next(values))
+    words = ["--score_workers", 0, "--photos", 2, "--objective", "boundary_f1"]
+    text = tune(tiny_run, tmp_path, *words)
+    assert DenseCRF(**yaml.safe_load((tmp_path / "crf.yaml").read_text())).keep_classes == kept
+    assert ("| tuned by grid and gated |" in text) == bool(kept)
+
+
+def test_another_working_size_needs_another_folder_and_two_at_once_one_each(
+    tiny_run: Path, few: None, tmp_path: Path
+) -> None:
+    tune(tiny_run, tmp_path, "--score_workers", 0, "--photos", 2)
+    with pytest.raises(ValueError, match="holds the answers of another checkpoint"):
+        tune(tiny_run, tmp_path, "--photos", 2, "--crf.max_side", 32)
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(ValueError, match="another process is writing there"):
+            tune(tiny_run, tmp_path, "--photos", 2)
+    (found,) = tmp_path.glob("tuned.grid.*.yaml")
+    found.write_text("iterations: many")
+    with pytest.raises(ValueError, match=r"tuned\.grid.*is damaged; delete it"):
+        tune(tiny_run, tmp_path, "--photos", 2, "--method", "gradient")
 
 
 def test_an_answer_that_is_missing_is_asked_for_again(
@@ -149,8 +205,8 @@ def test_optuna_ends_with_a_verdict_too(tiny_run: Path, tmp_path: Path) -> None:
     pytest.importorskip("optuna")
     words = ["--method", "optuna", "--trials", 3, "--objective", "boundary_f1"]
     text = tune(tiny_run, tmp_path, *words)
-    assert "by optuna for boundary_f1" in text
-    assert "Verdict: " in text
+    assert "by optuna for boundary F1" in text
+    assert re.search(r"Verdict: .* \(boundary F1 [+-]", text)
 
 
 def test_the_gradient_goes_on_from_the_grid_and_from_where_it_was_stopped(
@@ -184,12 +240,18 @@ def test_the_gradient_goes_on_from_the_grid_and_from_where_it_was_stopped(
     assert crf.bilateral_width_px == grid.bilateral_width_px
     assert crf.bilateral_width_levels == grid.bilateral_width_levels
     assert crf.compatibility is not None
+    assert "from what grid found for mean IoU" in text
+    # Of another objective there is no grid to start from, and that is said.
+    other = tune(tiny_run, tmp_path, *words, "--objective", "boundary_f1")
+    assert "since no grid for boundary F1 was run here" in other
+    assert "| tuned by grid |" not in other
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--photos", "2", "--block_size", "5"], "make 1 blocks"),
+        (["--photos", "9", "--block_size", "5"], "two blocks of 5 photos are 10"),
+        (["--photos", "10", "--block_size", "5"], "make 1 blocks"),
         (["--split", "test"], "data.test names no annotation file"),
         (["--checkpoint", "worst"], "no checkpoint 'worst'"),
     ],

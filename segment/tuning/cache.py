@@ -59,12 +59,13 @@ class Cache:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "identity.json"
-        if path.exists() and json.loads(path.read_text()) != identity:
+        if not path.exists():
+            write_json(path, identity)
+        elif _read_identity(path) != identity:
             raise ValueError(
                 f"{folder}: holds the answers of another checkpoint, or on other photos; give "
                 f"--out another folder, or delete this one."
             )
-        write_json(path, identity)
 
     def path(self, photo: Photo) -> Path:
         """The file of a photo."""
@@ -118,6 +119,15 @@ class Cache:
             size=np.array(truth.shape),
         )
         write_atomically(self.path(photo), buffer.getvalue())
+
+
+def _read_identity(path: Path) -> object:
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as error:  # cut short, or no text
+        raise ValueError(
+            f"{path}: is damaged, so nothing says whose answers these are; delete {path.parent}."
+        ) from error
 
 
 def read_example(path: Path) -> Example:

@@ -7,12 +7,19 @@ import yaml
 from tqdm import tqdm
 
 from segment.crf import DenseCRF
+from segment.data.dataset import CocoSegmentation
+from segment.data.records import Photo
 from segment.files import write_atomically
+from segment.modules import SegmentationModule
+from segment.tuning.cache import Cache
 from segment.tuning.gradient import Learning
 from segment.tuning.pictures import write_curves, write_landscape
 from segment.tuning.search import SEARCHED, Search, Trial
 
-HOW = {"grid": "grid", "optuna": "optuna", "gradient": "gradient of the cross-entropy"}
+LEARNT = {  # by whether there is a grid's find to start from
+    True: "gradient of the cross-entropy, from what grid found for {}",
+    False: "gradient of the cross-entropy, from those of --crf, since no grid for {} was run here",
+}
 SECOND = (
     "This network refines by a CRF of its own, so `raw` is refined already, and what was tuned is "
     "a second CRF upon it. "
@@ -30,6 +37,20 @@ def found_by(crf: DenseCRF, method: str) -> str:
     fields = [*SEARCHED, *(["position_weight"] if method == "gradient" else [])]
     shown = ", ".join(f"{field} {getattr(crf, field):g}" for field in fields)
     return f"{shown}, for photos of {crf.reference_size} px"
+
+
+def ask(
+    cache: Cache,
+    module: SegmentationModule,
+    dataset: CocoSegmentation,
+    photos: list[Photo],
+    crf: DenseCRF,
+) -> None:
+    """Fill the cache with the network's answers on photos that it lacks."""
+    missing = cache.missing(photos)
+    filled = cache.fill(module, dataset, missing, crf)
+    for _ in tqdm(filled, "network", len(missing), unit="photo", disable=not missing or None):
+        pass
 
 
 def by_search(

@@ -29,6 +29,7 @@ COARSE: tuple[tuple[float, ...], ...] = ((3.0, 5.0, 10.0), (30.0, 60.0, 100.0), 
 PASCAL_SIDE = 500  # pixels of the longer side of the photos that these widths are for
 STEPS = (math.sqrt(2), 2**0.25)  # of the finer rounds
 LEVELS = 255.0  # all 8-bit levels: a wider kernel hardly tells colours apart any more
+MOST_WEIGHT = 40.0  # four times the papers' most: few photos of one thing each ask for any
 OBJECTIVES = ("miou", "boundary_f1", "trimap_miou")
 
 
@@ -171,10 +172,11 @@ class Search:
 
         What was tried before is looked up, in the same order: stopped anywhere, a search goes the
         same way again. The width in pixels stays within the photo's longer side, that in colour
-        within 8 bits: beyond them a kernel hardly sees distance, or colour, at all.
+        within 8 bits: beyond them a kernel hardly sees distance, or colour, at all. The weight
+        stays within `MOST_WEIGHT`.
         """
         scale = reference_size / PASCAL_SIDE
-        widest = (math.inf, float(reference_size), LEVELS)
+        widest = (MOST_WEIGHT, float(reference_size), LEVELS)
         for weight, px, levels in itertools.product(*COARSE):
             self.score((weight, round(px * scale, 2), levels))
         for step in STEPS:
@@ -230,10 +232,18 @@ def around(centre: Point, step: float, most: Point) -> Iterator[Point]:
 def _read(path: Path) -> Iterator[Trial]:
     if not path.exists():
         return
-    for line in path.read_text().splitlines():
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
             record = json.loads(line)
         except json.JSONDecodeError:  # the line that a killed process was writing
             continue
-        point = record["point"]
-        yield Trial(None if point is None else (point[0], point[1], point[2]), record["scores"])
+        except UnicodeDecodeError:
+            record = None
+        try:
+            point, scores = record["point"], record["scores"]
+            known = {name: float(scores[name]) for name in OBJECTIVES}
+            yield Trial(None if point is None else (point[0], point[1], point[2]), known)
+        except (TypeError, KeyError, IndexError, ValueError) as error:
+            raise ValueError(
+                f"{path}: line {number} is no trial; delete the file, and the search starts over."
+            ) from error

@@ -26,7 +26,7 @@ NAMES = {"miou": "mean IoU", "boundary_f1": "boundary F1", "trimap_miou": "mean 
 
 
 def falling(raw: Totals, refined: Totals, background: int | None) -> list[int]:
-    """Train ids whose IoU the refinement lowers on these photos."""
+    """Train ids whose IoU the refinement lowers on these photos: those to gate."""
     before, after = (measures(summed(totals), background) for totals in (raw, refined))
     classes = raw.confusion.shape[1]
     return [c for c in range(classes) if after[f"iou/{c}"] < before[f"iou/{c}"]]
@@ -68,8 +68,14 @@ class Held:
         told = interval(self.differences(name, other)[objective])
         return f"{name[0].upper()}{name[1:]} against {other}: {NAMES[objective]} {told}."
 
-    def by_class(self, name: str, differences: dict[str, Difference]) -> str:
+    def verdict(self, name: str, objective: str, skipped: int) -> str:
+        """Whether that refinement helps, and how many photos could not be read."""
+        photos, blocks = len(self.blocks), len(np.unique(self.blocks))
+        return verdict(objective, self.differences(name)[objective], photos, blocks, skipped)
+
+    def by_class(self, name: str) -> str:
         """A refinement's IoU by class beside raw, with the interval of the difference."""
+        differences = self.differences(name)
         before, after = (
             measures(summed(self.totals[kind]), self.background) for kind in ("raw", name)
         )
@@ -83,12 +89,12 @@ class Held:
         return "\n".join(lines)
 
 
-def interval(difference: Difference) -> str:
-    """A difference with its interval, for reading."""
+def interval(difference: Difference, of: str = "photos") -> str:
+    """A difference with its interval, for reading; `of` is what was drawn: photos, or blocks."""
     if math.isnan(difference.value):
         return "not seen"
     if math.isnan(difference.low):
-        return f"{difference.value:+.3f} (too few photos for an interval)"
+        return f"{difference.value:+.3f} (too few {of} for an interval)"
     return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 
@@ -97,9 +103,11 @@ def verdict(
 ) -> str:
     """One sentence, and one more where photos could not be read and were `skipped`."""
     of = f"{photos} photos" + (f" in {blocks} blocks" if blocks < photos else "")
+    drawn = interval(difference, "blocks" if blocks < photos else "photos")
+    level = "" if math.isnan(difference.low) else ", 95 % interval"
     told = (
-        f"Verdict: {WORDS[difference.verdict]} ({NAMES[objective]} {interval(difference)}, 95 % "
-        f"interval, {of} that tuned nothing)."
+        f"Verdict: {WORDS[difference.verdict]} ({NAMES[objective]} {drawn}{level}, {of} that tuned "
+        f"nothing)."
     )
     lacking = f" {skipped} photos could not be read and are in neither half." if skipped else ""
     return told + lacking

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from segment.tuning import search as module
 from segment.tuning.cache import Cache, Example, Grid, compact, read_example, restored
 from segment.tuning.gradient import Learning
 from segment.tuning.search import Search, around, pool_for
-from segment.tuning.verdict import falling, halves
+from segment.tuning.verdict import Held, falling, halves
 
 CRF = DenseCRF(iterations=3, reference_size=60)
 
@@ -79,6 +80,41 @@ def test_a_cache_of_another_checkpoint_is_refused(tmp_path: Path) -> None:
     Cache(tmp_path, {"checkpoint": "a"})
     with pytest.raises(ValueError, match="holds the answers of another checkpoint"):
         Cache(tmp_path, {"checkpoint": "b"})
+
+
+@pytest.mark.parametrize("content", [b"", b'{"checkpoint": ', b"\xff\xfe"])
+def test_a_cache_that_does_not_say_whose_it_is_is_refused(tmp_path: Path, content: bytes) -> None:
+    Cache(tmp_path, {"checkpoint": "a"})
+    (tmp_path / "identity.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"identity\.json: is damaged.*; delete "):
+        Cache(tmp_path, {"checkpoint": "a"})
+
+
+@pytest.mark.parametrize("line", [b"12", b"[]", b'{"point": [1, 2, 3]}', b"\x80\x81",
+                                  b'{"point": [1], "scores": {}}'])  # fmt: skip
+def test_trials_that_are_none_are_refused(tmp_path: Path, line: bytes) -> None:
+    known = tmp_path / "trials.jsonl"
+    scores = dict.fromkeys(module.OBJECTIVES, 0.5)
+    good = json.dumps({"point": [1, 2, 3], "scores": scores}).encode()
+    known.write_bytes(good + b"\n" + line + b"\n")
+    with pytest.raises(ValueError, match=r"trials\.jsonl: line 2 is no trial; delete the file"):
+        Search(CRF, [], 2, 0, known, "miou", pool_for(CRF, 0))
+
+
+def test_the_best_is_that_of_the_objective(tmp_path: Path) -> None:
+    known = tmp_path / "trials.jsonl"
+    points = {"miou": (1.0, 2.0, 3.0), "boundary_f1": (4.0, 5.0, 6.0), "trimap_miou": (7.0,) * 3}
+    lines = [
+        {"point": point, "scores": {name: float(name == best) for name in points}}
+        for best, point in points.items()
+    ]
+    known.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    for objective, point in points.items():
+        search = Search(CRF, [], 2, 0, known, objective, pool_for(CRF, 0))
+        for each in points.values():
+            search.score(each)
+        assert search.best is not None
+        assert search.best.point == point
 
 
 def test_a_damaged_answer_is_refused(examples: list[Path], tmp_path: Path) -> None:
@@ -191,6 +227,18 @@ def test_a_learning_that_was_stopped_ends_where_one_never_stopped_does(
     assert list(learning("cut.pt").run()) == []  # nothing is left to do
 
 
+def test_learning_shrinks_widths_with_the_photo(
+    examples: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """60 pixels are learnt from at 30: a kernel of 8 px is one of 4 there."""
+    monkeypatch.setattr(gradient, "SIDE", 30)
+    crf = replace(WEAK, bilateral_width_px=8.0, position_width_px=3.0)
+    learning = Learning(crf, examples[:1], 2, tmp_path / "steps.pt", seed=0)
+    next(learning.run())
+    assert learning.layer.crf.bilateral_width_px == pytest.approx(4.0)
+    assert learning.layer.crf.position_width_px == pytest.approx(1.5)
+
+
 def test_a_damaged_learning_is_refused(examples: list[Path], tmp_path: Path) -> None:
     (tmp_path / "steps.pt").write_bytes(b"PK")
     with pytest.raises(ValueError, match="is damaged; delete it, and learning starts over"):
@@ -232,6 +280,28 @@ def test_widths_are_those_of_the_photo_s_own_size(tmp_path: Path, examples: list
     large = count_all([tmp_path / "large.npz"], crf, 2, 0).calibration  # has the probabilities
     assert np.array_equal(large, count_all(examples[:1], half, 2, 0).calibration)
     assert not np.array_equal(large, count_all(examples[:1], crf, 2, 0).calibration)
+
+
+def test_the_verdict_counts_blocks_and_speaks_of_its_objective(examples: list[Path]) -> None:
+    """Each photo eight times: 48 photos, but only six that say anything of their own."""
+    raw, refined = (count_all(examples * 8, crf, 2, 0) for crf in (None, CRF))
+    totals = {"raw": raw, "refined": refined}
+    apart, together = (
+        Held(totals, ("ground", "disc"), 0, blocks)
+        for blocks in (np.arange(48), np.tile(np.arange(6), 8))
+    )
+    widths = []
+    for held in (apart, together):
+        found = held.differences("refined")["miou"]
+        widths.append(found.high - found.low)
+    assert widths[1] > 2 * widths[0]
+    assert "48 photos that tuned" in apart.verdict("refined", "miou", 0)
+    said = together.verdict("refined", "boundary_f1", 2)
+    gain = together.differences("refined")["boundary_f1"].value
+    assert said.startswith(f"Verdict: refine (boundary F1 {gain:+.3f} (")
+    assert "48 photos in 6 blocks" in said
+    few = Held(totals, ("ground", "disc"), 0, np.tile(np.arange(2), 24))
+    assert "too few blocks for an interval), 48 photos in 2" in few.verdict("refined", "miou", 0)
 
 
 def test_halves_share_no_block() -> None:
