@@ -46,11 +46,13 @@ from segment.tuning.cache import Cache
 from segment.tuning.gradient import Learning
 from segment.tuning.methods import (
     LEARNT,
+    PUBLISHED,
     SECOND,
     ask,
     by_gradient,
     by_search,
     found_by,
+    published,
     write_crf,
 )
 from segment.tuning.search import Search, count_all, pool_for, seconds_a_photo
@@ -211,12 +213,12 @@ class Tuning:
         falls, objective = final.keep_classes, self.config.objective
         method = self.config.method
         name = f"tuned by {method}"
-        crfs = {"as given": self.given}
+        crfs = {"as given": self.given, PUBLISHED: published(self.given)}
         for other in get_args(Method):
             found = tuned if other == method else self.found(other)
             if found is not None:
                 crfs[f"tuned by {other}"] = found
-        others = [kind for kind in crfs if kind not in ("as given", name)]
+        others = [kind for kind in crfs if kind.startswith("tuned") and kind != name]
         if falls:
             crfs[name + " and gated"] = final
         totals, seconds = {"raw": self.counted(self.held, None)}, {}

@@ -50,6 +50,7 @@ def test_a_run_gets_a_crf_a_table_a_picture_and_a_verdict(
     for row in (
         "| raw |",
         "| as given |",
+        "| published for DeepLab v2 (ResNet-101) |",
         "| tuned by grid |",
         "| control: another photo's edges |",
     ):
@@ -134,11 +135,11 @@ def test_each_half_has_its_part(
     text = tune(tiny_run, tmp_path, "--score_workers", 0, "--photos", 4)
     assert "2 photos tuned" in text
     assert "2 others are scored" in text
-    tuning, rows = calls[0][0], calls[-4:]  # raw, as given, tuned, and the control
+    tuning, rows = calls[0][0], calls[-5:]  # raw, as given, published, tuned, and the control
     held = rows[0][0]
     assert len(tuning) == len(held) == 2
     assert not set(tuning) & set(held)
-    assert all(names == tuning for names, _, _ in calls[:-4])
+    assert all(names == tuning for names, _, _ in calls[:-5])
     assert all(names == held for names, _, _ in rows)
     assert [guides == names for names, _, guides in calls] == [True] * (len(calls) - 1) + [False]
     control = rows[-1]

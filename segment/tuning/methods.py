@@ -14,7 +14,7 @@ from segment.modules import SegmentationModule
 from segment.tuning.cache import Cache
 from segment.tuning.gradient import Learning
 from segment.tuning.pictures import write_curves, write_landscape
-from segment.tuning.search import SEARCHED, Search, Trial
+from segment.tuning.search import PASCAL_SIDE, SEARCHED, Search, Trial
 
 LEARNT = {  # by whether there is a grid's find to start from
     True: "gradient of the cross-entropy, from what grid found for {}",
@@ -24,7 +24,14 @@ SECOND = (
     "This network refines by a CRF of its own, so `raw` is refined already, and what was tuned is "
     "a second CRF upon it. "
 )
+PUBLISHED = "published for DeepLab v2 (ResNet-101)"
 REDRAWN = 20  # steps after which the curves are drawn again
+
+
+def published(given: DenseCRF) -> DenseCRF:
+    """DeepLab v2's parameters, which were found on photos of PASCAL VOC, at the size of `given`."""
+    own = {"max_side": given.max_side, "backend": given.backend, "reference_size": PASCAL_SIDE}
+    return DenseCRF.preset("deeplab_v2_resnet101", **own)
 
 
 def write_crf(path: Path, crf: DenseCRF) -> None:
