@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from segment.bootstrap import Sums, stacked
-from segment.comparison.runs import KINDS, Run, Unfinished, with_names
+from segment.comparison.runs import KINDS, Run, Unfinished
+from segment.comparison.settings import with_names
 from segment.evaluation import SCHEMA
 from segment.files import read_yaml
 from segment.metrics import PhotoCounts

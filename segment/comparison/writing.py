@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from segment.comparison.differences import Comparison
@@ -73,7 +74,7 @@ def _of_same_photos(runs: Sequence[Run]) -> list[list[Run]]:
     sets: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         sha256 = run.evaluation["annotations"]["sha256"]
-        sets.setdefault((sha256, run.files, tuple(run.classes)), []).append(run)
+        sets.setdefault((sha256, run.photo_set), []).append(run)
     return list(sets.values())
 
 
@@ -89,7 +90,7 @@ def summary(
             literal(one.first.name),
             literal(one.second.name) if one.second is not one.first else "-",
             figure(one, MIOU),
-            f"{one.holm[MIOU]:.3g}",
+            "-" if np.isnan(one.holm[MIOU]) else f"{one.holm[MIOU]:.3g}",
             {1: "higher", -1: "lower", 0: "no"}[one.verdict(MIOU)],
         ]
         for one in comparisons
