@@ -137,7 +137,7 @@ def _distinguishing(runs: Sequence[Run]) -> tuple[dict[str, str], int]:
         told = len(set(zip(*(values[name] for name in chosen), strict=True))) if chosen else 1
 
         def apart(name: str) -> int:
-            return len(set(zip(*(values[each] for each in [*chosen, name]), strict=True)))  # noqa: B023
+            return len(set(zip(*(values[each] for each in [*chosen, name]), strict=True)))
 
         best = max(names, key=apart)
         if apart(best) <= told:

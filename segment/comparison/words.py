@@ -7,7 +7,7 @@ import numpy as np
 
 from segment.bootstrap import FEWEST_BLOCKS, LEVEL, MEASURES
 from segment.comparison.differences import REFINING, Comparison
-from segment.comparison.runs import KINDS, Run
+from segment.comparison.runs import KINDS
 from segment.comparison.settings import kept_apart
 from segment.comparison.sides import Side
 
@@ -114,12 +114,11 @@ def findings(comparisons: Sequence[Comparison]) -> list[str]:
     """The most important differences: who leads, what refining does, to whom and to which class."""
     level = headline_level(comparisons)
     ours = [one for one in comparisons if one.level == level]
-    sets: dict[tuple[object, ...], list[Comparison]] = {}
-    for one in ours:
-        sets.setdefault(one.first.runs[0].photo_set, []).append(one)
+    found = photo_sets(comparisons)
     said = []
-    for same in sets.values():
-        where = f", on {set_name(same[0].first.runs[0], same[0])}" if len(sets) > 1 else ""
+    for number, photo_set in enumerate(found, start=1):
+        same = [one for one in ours if one.first.runs[0].photo_set == photo_set]
+        where = f", set {number} of photos" if len(found) > 1 else ""
         for kind in KINDS:
             pairs = [one for one in same if one.kind == kind]
             said += _leader(pairs, kind, where) if pairs else []
@@ -133,10 +132,9 @@ def findings(comparisons: Sequence[Comparison]) -> list[str]:
     return said + _checkpoints(ours) + kept_apart(list(runs))
 
 
-def set_name(run: Run, comparison: Comparison | None = None) -> str:
-    """The photos that a run was scored on, where others were scored on other ones."""
-    told = f"{len(run.files)} photos" if comparison is None else of_photos(comparison)
-    return f"the {told} of {run.evaluation['annotations']['path']} that {run.name} has"
+def photo_sets(comparisons: Sequence[Comparison]) -> list[tuple[object, ...]]:
+    """The sets of photos that something was compared on; see `Run.photo_set`."""
+    return list(dict.fromkeys(one.first.runs[0].photo_set for one in comparisons))
 
 
 def _checkpoints(comparisons: Sequence[Comparison]) -> list[str]:
@@ -194,9 +192,10 @@ def _against(name: str, one: Comparison) -> str:
     """What stands behind the best side's name, of another one."""
     numbers = figure(one, MIOU)
     if np.isnan(one.low[MIOU]):
-        return f"Too few photos to say how sure its lead over {name} is: {numbers}."
+        unit = "blocks of photos" if one.blocks < one.photos else "photos"
+        return f"Too few {unit} to say how sure its lead over {name} is: {numbers}."
     if one.verdict(MIOU):
-        return f"It beats {name}: {numbers}."
+        return f"{one.first.name} beats {name}: {numbers}."
     if one.p[MIOU] < 1 - LEVEL:
         return (
             f"Perhaps chance is its lead over {name}: {numbers}, which among {one.tests[MIOU]} "

@@ -9,6 +9,7 @@ import pandas as pd
 
 from segment.comparison.differences import Comparison
 from segment.comparison.page import write_page
+from segment.comparison.photo_sets import sets
 from segment.comparison.photos import write_photos
 from segment.comparison.runs import Run, Unfinished
 from segment.comparison.tables import (
@@ -61,7 +62,8 @@ def write_report(
         counts = zip(coco.taxonomy.classes, objects_by_class(coco), strict=True)
         objects = dict(counts) | objects
         recalls.append(object_recalls(coco, [run for run in same if len(run.kinds) == 2]))
-        photos, cards = write_photos(out, coco, same, len(pictures[0]))
+        photos, cards, gone = write_photos(out, coco, same, len(pictures[0]))
+        missing.extend(gone)
         pictures[0].extend(photos)
         pictures[1].extend(cards)
     told = pd.concat(recalls) if recalls else None
@@ -99,7 +101,7 @@ def summary(
     lines = [
         "# Runs compared",
         "",
-        *(f"- {literal(text)}" for text in findings(comparisons)),
+        *(f"- {literal(text)}" for text in [*sets(runs, comparisons), *findings(comparisons)]),
         "",
         *(f"- Left out: {literal(str(o.folder))}: {literal(o.reason)}" for o in unfinished),
         *([""] if unfinished else []),

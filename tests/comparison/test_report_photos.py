@@ -50,7 +50,7 @@ def test_a_run_without_some_label_map_is_left_out(coco: CocoFile, tmp_path: Path
     (runs[0].folder / "labels" / "raw" / f"{coco.photos[4].file_name}.png").unlink()
     assert set(object_recalls(coco, runs)["run"]) == {"b"}
     (tmp_path / "out").mkdir()
-    photos, cards = write_photos(tmp_path / "out", coco, runs)
+    photos, cards, _ = write_photos(tmp_path / "out", coco, runs)
     shown = {(card["run"], photos[card["photo"]]["file"]) for card in cards}
     assert len({run for run, _ in shown}) == 2
     assert ("a", coco.photos[4].file_name) not in shown
@@ -77,7 +77,7 @@ def test_pictures_hold_the_labels_in_their_colours(coco: CocoFile, tmp_path: Pat
     run = run_of(coco, tmp_path / "run", 0.2, 0.1)
     out = tmp_path / "out"
     out.mkdir()
-    photos, cards = write_photos(out, coco, [run])
+    photos, cards, _ = write_photos(out, coco, [run])
     assert {card["photo"] for card in cards} == set(range(len(photos)))
     places = {photo.file_name: photo for photo in coco.photos}
     for photo in photos:
