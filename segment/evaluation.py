@@ -250,6 +250,8 @@ class Evaluation(Callback):
             },
             "per_photo": "per_photo.jsonl.gz",
             "labels": "labels",
+            "pretrained_on": module.pretrained_on,
+            "starts_from": list(module.starts_from),
             "versions": versions(),
             "seed": run_seed(),
             "git": git_state(),

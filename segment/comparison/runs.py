@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from segment import modules
 from segment.bootstrap import Sums
 from segment.evaluation import CHOSE, TRAINED, TUNED
+from segment.runs import validations
 
 KINDS = ("raw", "refined")
 
@@ -76,17 +78,25 @@ class Run:
     def weights(self) -> str:
         """Where the weights came from before training."""
         given = self.config["model"].get("init_args") or {}
-        if given.get("weights"):
-            return Path(str(given["weights"])).name
+        name = str(self.config["model"].get("class_path")).rpartition(".")[2]
+        # Of runs from before evaluations had it; a class that is not ours is not imported for it.
+        usual = getattr(modules, name if name in modules.__all__ else "SegmentationModule")
+        names = self.evaluation.get("starts_from", usual.starts_from)
+        checkpoints = [short_path(str(given[name])) for name in names if given.get(name)]
+        if checkpoints:
+            return ", ".join(checkpoints)
         pretrained = given.get("pretrained")
         if pretrained is True:
-            return "ImageNet"
+            return self.evaluation.get("pretrained_on", usual.pretrained_on)
         return Path(str(pretrained)).name if pretrained else "random"
 
     def roles(self, kind: str) -> list[str]:
         """What the photos that are scored had decided before, as words; empty: nothing."""
         words = (TRAINED, CHOSE, *([TUNED] if kind == "refined" else []))
-        return [word for word in words if any(word in note for note in self.evaluation["notes"])]
+        found = [word for word in words if any(word in note for note in self.evaluation["notes"])]
+        # A choice among one checkpoint is none, but evaluations noted it once.
+        alone = validations(self.config.get("trainer")) == 1
+        return [word for word in found if not (alone and word == CHOSE)]
 
     def photo_scores(self, kind: str) -> NDArray[np.float64]:
         """Mean IoU of each photo over the classes that its truth shows, (P,); NaN: none."""
@@ -95,6 +105,15 @@ class Run:
         iou = np.divide(both, truth + predicted - both, out=np.zeros_like(both), where=shown)
         number = shown.sum(1)
         return np.divide(iou.sum(1), number, out=np.full(len(number), np.nan), where=number > 0)
+
+
+def short_path(path: str) -> str:
+    """A checkpoint of a run as experiment/time, and its name unless that is `best`; else a name."""
+    parts = Path(path).parts
+    if len(parts) < 4 or parts[-2] != "checkpoints":
+        return Path(path).name
+    stem = Path(path).stem
+    return f"{parts[-4]}/{parts[-3]}" + ("" if stem == "best" else f" ({stem})")
 
 
 @dataclass(frozen=True)

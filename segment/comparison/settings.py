@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from segment.comparison.runs import Run
+from segment.comparison.runs import Run, short_path
 from segment.crf import DenseCRF
 
 # What does not make another experiment: where a run lies, and what it shows while it trains.
@@ -81,15 +81,6 @@ def value_of(run: Run, name: str) -> str:
     return (
         words if len(words) <= _LONGEST else f"{words[:half]}\N{HORIZONTAL ELLIPSIS}{words[-half:]}"
     )
-
-
-def short_path(path: str) -> str:
-    """A checkpoint of a run as experiment/time, and its name unless that is `best`; else a name."""
-    parts = Path(path).parts
-    if len(parts) < 4 or parts[-2] != "checkpoints":
-        return Path(path).name
-    stem = Path(path).stem
-    return f"{parts[-4]}/{parts[-3]}" + ("" if stem == "best" else f" ({stem})")
 
 
 def short_names(names: Sequence[str]) -> dict[str, str]:

@@ -201,7 +201,7 @@ def _against(name: str, one: Comparison) -> str:
             f"Perhaps chance is its lead over {name}: {numbers}, which among {one.tests[MIOU]} "
             f"comparisons is not beyond chance (Holm's p {one.holm[MIOU]:.2f})."
         )
-    return f"No difference that {of_photos(one)} could show from {name}: {numbers}."
+    return f"No difference from {name} that {of_photos(one)} could show: {numbers}."
 
 
 def turned(one: Comparison) -> Comparison:
