@@ -111,11 +111,13 @@ def _touch(evaluation: dict[str, Any]) -> None:
         background is None or (type(background) is int and 0 <= background < len(classes))
     ):
         raise TypeError("the seed or the background is no number of its own")
-    crf, cost = evaluation["crf"], evaluation["cost"]
-    for part in (crf or {}, (crf or {}).get("parameters") or {}, cost):
+    crf = {} if evaluation["crf"] is None else evaluation["crf"]
+    for part in (crf, evaluation["cost"]):
         if not isinstance(part, dict):
             raise TypeError(f"{part!r} is no group of values")
-    _touch_numbers([(crf or {}).get("seconds_per_photo"), *cost.values()])
+    if not isinstance(crf.get("parameters") or {}, dict):
+        raise TypeError(f"{crf['parameters']!r} is no group of values")
+    _touch_numbers([crf.get("seconds_per_photo"), *evaluation["cost"].values()])
 
 
 def _touch_scores(scores: dict[str, Any], classes: int) -> None:

@@ -95,7 +95,8 @@ class Run:
         words = (TRAINED, CHOSE, *([TUNED] if kind == "refined" else []))
         found = [word for word in words if any(word in note for note in self.evaluation["notes"])]
         # A choice among one checkpoint is none, but evaluations noted it once.
-        alone = validations(self.config.get("trainer")) == 1
+        own = Path(self.evaluation["checkpoint"]).parent.parent.name in self.folder.resolve().parts
+        alone = own and validations(self.config.get("trainer")) == 1
         return [word for word in found if not (alone and word == CHOSE)]
 
     def photo_scores(self, kind: str) -> NDArray[np.float64]:
