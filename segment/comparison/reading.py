@@ -133,7 +133,8 @@ def _touch_scores(scores: dict[str, Any], classes: int) -> None:
     _touch_numbers([scores[key] for key in _SCORES])
     _touch_numbers([value for values in by_class for value in values])
     for width, value in scores["trimap_miou"].items():
-        int(width), _touch_numbers([value])
+        int(width)
+        _touch_numbers([value])
     _touch_numbers([scores["calibration"]["ece"]])
     _touch_numbers([each[key] for each in bins for key in ("pixels", "confidence", "accuracy")])
 
