@@ -51,9 +51,8 @@ def _flatten(name: str, value: Any, into: dict[str, str]) -> None:
         into[name] = json.dumps(value, sort_keys=True, default=str)
 
 
-def differing(runs: Sequence[Run]) -> list[str]:
-    """Names of the settings in which some runs differ, the model's first."""
-    each = [settings(run) for run in runs]
+def differing(each: Sequence[dict[str, str]]) -> list[str]:
+    """Names of the settings in which some runs' differ, the model's first."""
     names = list(dict.fromkeys(name for one in each for name in one))
     found = []
     for name in names:
@@ -64,9 +63,9 @@ def differing(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def value_of(run: Run, name: str) -> str:
+def value_of(made: dict[str, str], name: str) -> str:
     """A setting as people write it; a path by its last parts, `none` where there is none."""
-    text = settings(run).get(name)
+    text = made.get(name)
     value = None if text is None else json.loads(text)
     if value is None:
         return "none"
@@ -102,39 +101,39 @@ def titles(runs: Sequence[Run]) -> list[str]:
 
     The seed is no such setting: runs that differ in nothing else have the same title.
     """
-    by_experiment: dict[str, list[Run]] = {}
-    for run in runs:
-        by_experiment.setdefault(run.evaluation["experiment"], []).append(run)
+    each = [settings(run) for run in runs]
+    by_experiment: dict[str, list[dict[str, str]]] = {}
+    for run, made in zip(runs, each, strict=True):
+        by_experiment.setdefault(run.evaluation["experiment"], []).append(made)
     named = {name: _distinguishing(some) for name, some in by_experiment.items()}
     found = []
-    for run in runs:
+    for run, made in zip(runs, each, strict=True):
         experiment = run.evaluation["experiment"]
         chosen, more = named[experiment]
-        words = [f"{word}={value_of(run, name)}" for name, word in chosen.items()]
-        more_words = [f"and {more} more"] if more else []
-        found.append(" ".join([experiment, *words, *more_words]))
+        words = [f"{word}={value_of(made, name)}" for name, word in chosen.items()]
+        found.append(" ".join([experiment, *words, *([f"and {more} more"] if more else [])]))
     return found
 
 
-def _distinguishing(runs: Sequence[Run]) -> tuple[dict[str, str], int]:
+def _distinguishing(each: Sequence[dict[str, str]]) -> tuple[dict[str, str], int]:
     """The settings to name, as they are called, and how many more differ."""
-    names = differing(runs)
-    if len(names) <= _NAMED:
-        return short_names(names), 0
-    # The few that tell most runs apart.
-    values = {name: [value_of(run, name) for run in runs] for name in names}
-    chosen: list[str] = []
-    for _ in range(_NAMED):
-        told = len(set(zip(*(values[name] for name in chosen), strict=True))) if chosen else 1
-
-        def apart(name: str) -> int:
-            return len(set(zip(*(values[each] for each in [*chosen, name]), strict=True)))
-
-        best = max(names, key=apart)
-        if apart(best) <= told:
-            break
-        chosen.append(best)
+    names = differing(each)
     short = short_names(names)
+    if len(names) <= _NAMED:
+        return short, 0
+    # The few that tell most runs apart.
+    values = {name: [value_of(made, name) for made in each] for name in names}
+
+    def told(chosen: Sequence[str]) -> int:
+        return len(set(zip(*(values[name] for name in chosen), strict=True)))
+
+    chosen: list[str] = []
+    while len(chosen) < _NAMED:
+        more = [[*chosen, name] for name in names]
+        best = max(more, key=told)
+        if told(best) == max(1, told(chosen)):
+            break
+        chosen = best
     return {name: short[name] for name in chosen}, len(names) - len(chosen)
 
 
@@ -159,17 +158,16 @@ def kept_apart(runs: Sequence[Run]) -> list[str]:
         by_experiment.setdefault(run.evaluation["experiment"], []).append(run)
     said = []
     for experiment, some in by_experiment.items():
-        groups: dict[str, list[Run]] = {}
-        for run in some:
-            groups.setdefault(json.dumps(settings(run), sort_keys=True), []).append(run)
-        alone = any(len(group) == 1 for group in groups.values())
+        each = [settings(run) for run in some]
+        groups = Counter(json.dumps(made, sort_keys=True) for made in each)
+        alone = 1 in groups.values()
         if len(groups) < 2 or not alone or len({run.seed for run in some}) < 2:
             continue
-        names = differing(some)
+        names = differing(each)
         short = short_names(names)
         parts = []
         for name in names[:_NAMED]:
-            values = list(dict.fromkeys(value_of(run, name) for run in some))
+            values = list(dict.fromkeys(value_of(made, name) for made in each))
             shown = ", ".join(values[:_NAMED]) + (", ..." if len(values) > _NAMED else "")
             parts.append(f"{short[name]} ({shown})")
         more = f" and {len(names) - _NAMED} more settings" if len(names) > _NAMED else ""

@@ -1,5 +1,6 @@
 """What the page and report.md say in sentences."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,19 @@ def test_a_lead_on_refined_labels_is_told_from_the_best(coco: CocoFile, tmp_path
     assert "first beats second: +0." in raw
     assert "second beats first: +0." in refined
     assert ", 95 % interval +0." in refined
+
+
+def test_what_is_not_beyond_chance_among_many_is_perhaps_chance(
+    coco: CocoFile, tmp_path: Path
+) -> None:
+    shares = {"a": (0.1, 0.2), "b": (0.3, 0.31)}
+    runs = [write_run(tmp_path / n, coco, *s, experiment=n) for n, s in shares.items()]
+    found = compare(load_runs(runs)[0], draws=300)
+    half = [replace(one, p=one.p * 0 + 0.02, holm=one.p * 0 + 0.3) for one in found]
+    raw, _, refining, *_ = findings(half)
+    assert "Perhaps chance is its lead over b: +0." in raw
+    assert "which among 4 comparisons is not beyond chance (Holm's p 0.30)." in raw
+    assert "is perhaps chance in a (-0." in refining
 
 
 def test_many_runs_have_the_least_lead_and_what_is_undecided(
