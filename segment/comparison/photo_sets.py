@@ -17,7 +17,7 @@ def sets(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> list[str]:
     for same in found:
         names = ", ".join(run.name for run in same)
         number = numbers.get(same[0].photo_set)
-        head = f"Set {number} of photos" if number else "Compared with nothing"
+        head = f"Set {number} of photos" if number else "Compared with no other"
         said.append(f"{head}: {photos_of(same[0], comparisons)}: {names}.")
     return [*said, "Runs of other photos, true labels or classes are not compared with each other."]
 

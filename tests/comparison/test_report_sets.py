@@ -92,7 +92,7 @@ def test_a_run_that_skipped_a_photo_is_refused(
     assert said in refused(lacking, whole)
     printed, page = anyway(capsys, whole, lacking)
     for text in (printed, page):
-        assert "Compared with nothing: 12 photos of" in text
+        assert "Compared with no other: 12 photos of" in text
         assert "split val: lacking." in text
     assert "Highest" not in printed
 
