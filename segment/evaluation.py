@@ -21,6 +21,7 @@ from segment.files import write_json
 from segment.labels import labels_of
 from segment.metrics import SegmentationScores
 from segment.modules import SegmentationModule
+from segment.runs import read_config, validations
 from segment.scoring import Job, Scored, at_most, default_workers, score
 from segment.seeds import run_seed
 from segment.versions import git_state, versions
@@ -209,6 +210,9 @@ class Evaluation(Callback):
     def _trained_on(self, module: SegmentationModule) -> dict[str, str]:
         """sha256 of the files of the photos that made this checkpoint what it is, by split."""
         unchosen = self.checkpoint.stem in ("last", "interrupted")  # by no score
+        if self.checkpoint.resolve().parent == (self.run / "checkpoints").resolve():
+            # Of a run that was validated once, the best is the only one.
+            unchosen |= validations(read_config(self.run).get("trainer")) == 1
         roles = module.trained_on.items()
         return {split: digest for split, digest in roles if not (unchosen and split == "val")}
 
@@ -250,6 +254,8 @@ class Evaluation(Callback):
             },
             "per_photo": "per_photo.jsonl.gz",
             "labels": "labels",
+            "pretrained_on": module.pretrained_on,
+            "starts_from": list(module.starts_from),
             "versions": versions(),
             "seed": run_seed(),
             "git": git_state(),

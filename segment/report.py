@@ -13,6 +13,7 @@ from pathlib import Path
 from segment.cli_errors import user_errors
 from segment.comparison.differences import compare
 from segment.comparison.folder import check_ours, replaced
+from segment.comparison.photo_sets import sets
 from segment.comparison.reading import load_runs
 from segment.comparison.runs import check_side_by_side
 from segment.comparison.words import findings
@@ -40,7 +41,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--anyway",
         action="store_true",
-        help="put runs of other photos or classes side by side; only those of the same are tested",
+        help="put runs of other photos, true labels or classes side by side; only those of the "
+        "same are tested",
     )
     parser.add_argument("--draws", type=int, default=2000, help="draws of photos (2000)")
     parser.add_argument("--root", type=Path, help="folder of the photos, if they were moved")
@@ -68,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for one in unfinished:
         print(f"Left out: {one.folder} ({one.reason})")
     for text in missing:
+        print(text)
+    for text in sets(runs, comparisons):
         print(text)
     for text in findings(comparisons):
         print(f"- {text}")

@@ -121,6 +121,16 @@ def read_config(run: Path) -> dict[str, Any]:
     return config
 
 
+def validations(trainer: Any) -> int | None:
+    """How often a training with these settings is validated at the most; None: they do not tell."""
+    if not isinstance(trainer, dict):
+        return None
+    epochs, every = trainer.get("max_epochs"), trainer.get("check_val_every_n_epoch")
+    if not isinstance(epochs, int) or not isinstance(every, int) or epochs < 1 or every < 1:
+        return None
+    return None if trainer.get("val_check_interval") is not None else epochs // every
+
+
 def remove_rubbish(run: Path) -> None:
     """Delete what a killed process had begun to write."""
     for pattern in ("checkpoints/.*.tmp", ".*.tmp", ".per_photo.*.part"):

@@ -30,7 +30,7 @@ from segment.bootstrap import (
     measure_names,
     measured,
 )
-from segment.comparison.runs import KINDS, Run
+from segment.comparison.runs import KINDS, Run, by_photo_set
 from segment.comparison.sides import Side, block_numbers, experiments, singles
 
 Values = NDArray[np.float64]
@@ -97,7 +97,7 @@ def compare(
 ) -> list[Comparison]:
     """Every pair of runs, and of experiments where one has several seeds; and what refining does.
 
-    Runs of other photos or classes than each other's are not compared.
+    Runs of other photos, true labels or classes than each other's are not compared.
 
     Args:
         runs: The runs.
@@ -109,11 +109,8 @@ def compare(
     Raises:
         ValueError: The expression is none, or does not match a photo.
     """
-    sets: dict[tuple[object, ...], list[Run]] = {}
-    for run in runs:
-        sets.setdefault((run.files, tuple(run.classes), run.background), []).append(run)
     found: list[Comparison] = []
-    for same in sets.values():
+    for same in by_photo_set(runs):
         found += _compare(same, group, draws, seed)
     return _holm_corrected(found)
 

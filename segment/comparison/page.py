@@ -17,8 +17,9 @@ from segment import __version__
 from segment.bootstrap import MEASURES
 from segment.comparison import charts, difference_charts, tables
 from segment.comparison.differences import REFINING, Comparison
+from segment.comparison.photo_sets import photos_of, sets, tested
 from segment.comparison.photos import REASONS
-from segment.comparison.runs import KINDS, Run, Unfinished
+from segment.comparison.runs import KINDS, Run, Unfinished, by_photo_set
 from segment.comparison.words import (
     BOUNDARY,
     MIOU,
@@ -217,8 +218,10 @@ def write_page(
         unfinished=unfinished,
         findings=findings(comparisons),
         missing=missing,
-        photos_told=of_photos(comparisons[0]) if comparisons else f"{len(runs[0].files)} photos",
-        tests=int(max((one.tests[MIOU] for one in comparisons), default=0)),
+        photos_told=_photos_told(runs, comparisons),
+        scored_on=sets(runs, comparisons) or [photos_of(runs[0], comparisons)],
+        colors=_colors(runs),
+        tested=tested(comparisons),
         experiments=headline_level(comparisons) == "experiments",
         score_heads=list(tables.SCORES.values()),
         cost_heads=list(tables.COSTS.values()),
@@ -236,6 +239,22 @@ def write_page(
         script=Markup((here / "report.js").read_text(encoding="utf-8")),
     )
     path.write_text(text, encoding="utf-8")
+
+
+def _photos_told(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> str:
+    if len(by_photo_set(runs)) > 1:
+        return "the photos of a set"
+    return of_photos(comparisons[0]) if comparisons else f"{len(runs[0].files)} photos"
+
+
+def _colors(runs: Sequence[Run]) -> list[tuple[str, list[int]]]:
+    """Each class with its colour; twice where runs paint it in different ones."""
+    found = {
+        (name, tuple(color)): None
+        for run in runs
+        for name, color in zip(run.classes, run.evaluation["colors"], strict=True)
+    }
+    return [(name, list(color)) for name, color in found]
 
 
 def _has_role(runs: Sequence[Run], role: str) -> bool:

@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from segment.comparison.runs import Run
-from segment.comparison.truth import read_labels
+from segment.comparison.truth import label_path, read_labels
 from segment.data.coco import CocoFile
 from segment.data.photos import read_photo
 from segment.data.taxonomy import IGNORE
@@ -56,7 +56,7 @@ def disputed(runs: Sequence[Run], each: int = EACH) -> list[int]:
 
 def write_photos(
     out: Path, coco: CocoFile, runs: Sequence[Run], first: int = 0
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     """Write chosen photos' pictures to `out/photos`.
 
     Args:
@@ -66,7 +66,7 @@ def write_photos(
         first: Number of the first photo, where others have been written before.
 
     Returns:
-        For the page: the photos, and a card for each photo of a run.
+        For the page: the photos, a card for each photo of a run, and sentences on what is missing.
     """
     reasons = [choose(run) for run in runs]
     for place in disputed(runs):
@@ -77,14 +77,17 @@ def write_photos(
     folder.mkdir(exist_ok=True)
     photos: list[dict[str, Any]] = []
     cards: list[dict[str, Any]] = []
+    missing = _missing(coco, runs)
     colors = np.array(coco.taxonomy.colors, np.uint8)
     wanted = sorted({place for one in reasons for place in one})
     for place in tqdm(wanted, desc="writing photos", unit="photo", delay=2, disable=None):
         photo = coco.photos[place]
         try:
             image = read_photo(coco.photo_path(photo))
-        except ValueError:
+        except ValueError as error:
             image = np.full((photo.height, photo.width, 3), 128, np.uint8)  # gone: labels alone
+            if coco.photo_path(photo).is_file():
+                missing.append(f"{error} It is shown grey.")
         truth = coco.paint(photo)
         number = first + len(photos)
         stem = f"photos/{number:05d}"
@@ -114,7 +117,38 @@ def write_photos(
             if len(maps) == 2:
                 card["changed"] = round(float((maps["raw"] != maps["refined"]).mean()), 4)
             cards.append(card)
-    return photos, cards
+    return photos, cards, missing
+
+
+def _missing(coco: CocoFile, runs: Sequence[Run]) -> list[str]:
+    """What of the photos and label maps is gone, and what to do."""
+    said = []
+    gone = [photo.file_name for photo in coco.photos if not coco.photo_path(photo).is_file()]
+    if gone:
+        said.append(
+            f"{_share(gone, coco)} are not in {coco.root}, so they are shown grey; if they were "
+            f"moved, --root FOLDER says where they are."
+        )
+    for run in runs:
+        lost = [
+            photo.file_name
+            for photo in coco.photos
+            if not all(label_path(run, kind, photo.file_name).is_file() for kind in run.kinds)
+        ]
+        if lost:
+            said.append(
+                f"{run.name}: {run.folder / 'labels'} lacks the labels of {_share(lost, coco)}, so "
+                f"this run's are not shown, nor its recall by object size; copy the folder from "
+                f"where the run was made, or score the run again."
+            )
+    return said
+
+
+def _share(names: Sequence[str], coco: CocoFile) -> str:
+    number = len(coco.photos)
+    if len(names) == number:
+        return f"all {number} photos"
+    return f"{len(names)} of {number} photos (such as {names[0]})"
 
 
 def run_number(run: Run, runs: Sequence[Run]) -> int:

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,13 +14,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from segment.bootstrap import Sums, stacked
-from segment.comparison.runs import KINDS, Run, Unfinished, with_names
+from segment.comparison.runs import KINDS, Run, Unfinished
+from segment.comparison.settings import with_names
 from segment.evaluation import SCHEMA
 from segment.files import read_yaml
 from segment.metrics import PhotoCounts
 
 _MALFORMED = (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError)
-_SCORES = ("miou", "mean_accuracy", "pixel_accuracy", "boundary_f1", "boundary_f1_by_class")
+_SCORES = ("miou", "mean_accuracy", "pixel_accuracy", "boundary_f1")
+_BY_CLASS = ("iou", "accuracy", "boundary_f1_by_class")
 
 
 def load_runs(folders: Iterable[str | Path]) -> tuple[list[Run], list[Unfinished]]:
@@ -69,6 +72,8 @@ def load_run(folder: Path) -> Run | Unfinished:
     settings = read_yaml(config)
     if not isinstance(settings.get("model"), dict) or not isinstance(settings.get("data"), dict):
         raise ValueError(f"{config}: lacks `model` or `data`; it is not a run's own.")
+    if not isinstance(settings["model"].get("init_args") or {}, dict):
+        raise ValueError(f"{config}: its model.init_args are no settings; it is not a run's own.")
     kinds = [kind for kind in KINDS if evaluation[kind] is not None]
     try:
         files, sums, changed = _photos(photos, kinds, classes)
@@ -89,36 +94,56 @@ def _touch(evaluation: dict[str, Any]) -> None:
     """Fail where something that the report shows is missing or of another kind."""
     if evaluation["schema"] != SCHEMA:
         raise ValueError(f"schema {evaluation['schema']}, not {SCHEMA}")
-    classes = evaluation["classes"]
+    classes, annotations = evaluation["classes"], evaluation["annotations"]
     for kind in ("raw", *(["refined"] if evaluation["refined"] is not None else [])):
-        scores = evaluation[kind]
-        if np.shape(scores["confusion"]) != (len(classes), len(classes)):
-            raise ValueError(f"the confusion matrix of {len(classes)} classes")
-        for key in (
-            "miou",
-            "mean_accuracy",
-            "pixel_accuracy",
-            "boundary_f1",
-            "boundary_f1_by_class",
-        ):
-            scores[key]
-        if len(scores["iou"]) != len(classes) or len(scores["calibration"]["bins"]) == 0:
-            raise ValueError("the scores by class")
-        scores["trimap_miou"].items(), scores["calibration"]["ece"]
-    for text in (
-        *classes,
-        *evaluation["notes"],
-        evaluation["experiment"],
-        evaluation["checkpoint"],
-    ):
+        _touch_scores(evaluation[kind], len(classes))
+    texts = [*classes, *evaluation["notes"], *evaluation.get("starts_from", [])]
+    texts += [evaluation[key] for key in ("experiment", "checkpoint", "split")]
+    texts += [annotations["sha256"], annotations["path"], evaluation.get("pretrained_on", "")]
+    for text in texts:
         if not isinstance(text, str):
             raise TypeError(f"{text!r} is no text")
-    if len(evaluation["colors"]) != len(classes):
+    colors = evaluation["colors"]
+    if np.shape(colors) != (len(classes), 3) or not all(type(v) is int for c in colors for v in c):
         raise ValueError("the colours of the classes")
-    for key in ("split", "background", "seed", "crf"):
-        evaluation[key]
-    evaluation["cost"].get("parameters")
-    evaluation["annotations"]["sha256"], evaluation["annotations"]["path"]
+    background = evaluation["background"]
+    if type(evaluation["seed"]) is not int or not (
+        background is None or (type(background) is int and 0 <= background < len(classes))
+    ):
+        raise TypeError("the seed or the background is no number of its own")
+    crf = {} if evaluation["crf"] is None else evaluation["crf"]
+    for part in (crf, evaluation["cost"]):
+        if not isinstance(part, dict):
+            raise TypeError(f"{part!r} is no group of values")
+    if not isinstance(crf.get("parameters") or {}, dict):
+        raise TypeError(f"{crf['parameters']!r} is no group of values")
+    _touch_numbers([crf.get("seconds_per_photo"), *evaluation["cost"].values()])
+
+
+def _touch_scores(scores: dict[str, Any], classes: int) -> None:
+    """The same of raw or refined scores."""
+    if np.shape(scores["confusion"]) != (classes, classes):
+        raise ValueError(f"the confusion matrix of {classes} classes")
+    if not all(type(number) is int for row in scores["confusion"] for number in row):
+        raise TypeError("the confusion matrix holds something else than whole numbers")
+    by_class = [scores[key] for key in _BY_CLASS]
+    bins = scores["calibration"]["bins"]
+    if any(len(values) != classes for values in by_class) or len(bins) == 0:
+        raise ValueError("the scores by class")
+    _touch_numbers([scores[key] for key in _SCORES])
+    _touch_numbers([value for values in by_class for value in values])
+    for width, value in scores["trimap_miou"].items():
+        int(width)
+        _touch_numbers([value])
+    _touch_numbers([scores["calibration"]["ece"]])
+    _touch_numbers([each[key] for each in bins for key in ("pixels", "confidence", "accuracy")])
+
+
+def _touch_numbers(values: Iterable[Any]) -> None:
+    for value in values:
+        number = type(value) in (int, float) and math.isfinite(value)
+        if value is not None and not number:
+            raise TypeError(f"{value!r} is no number")
 
 
 def _config_of(folder: Path) -> Path | None:

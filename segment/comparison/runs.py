@@ -1,16 +1,19 @@
 """A finished run: its scores, what every photo adds to them, its cost, and what made it."""
 
-from collections import Counter
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segment import modules
 from segment.bootstrap import Sums
 from segment.evaluation import CHOSE, TRAINED, TUNED
+from segment.runs import validations
 
 KINDS = ("raw", "refined")
 
@@ -58,21 +61,43 @@ class Run:
         """`raw` and, where it was refined, `refined`."""
         return [kind for kind in KINDS if kind in self.sums]
 
+    @cached_property
+    def photo_set(self) -> tuple[object, ...]:
+        """What two runs must have in common to be compared: photos, their truth, and classes."""
+        digest = hashlib.sha256()
+        for field in self._truth():
+            digest.update(np.ascontiguousarray(field).tobytes())
+        return self.files, tuple(self.classes), self.background, digest.hexdigest()
+
+    def _truth(self) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+        """True pixels of each photo by class, (P, C): of all of it, and near true edges."""
+        sums = self.sums["raw"]
+        return sums.pixels[:, 1].astype(np.int64), sums.trimap[:, 1].astype(np.int64)
+
     @property
     def weights(self) -> str:
         """Where the weights came from before training."""
         given = self.config["model"].get("init_args") or {}
-        if given.get("weights"):
-            return Path(str(given["weights"])).name
+        name = str(self.config["model"].get("class_path")).rpartition(".")[2]
+        # Of runs from before evaluations had it; a class that is not ours is not imported for it.
+        usual = getattr(modules, name if name in modules.__all__ else "SegmentationModule")
+        names = self.evaluation.get("starts_from", usual.starts_from)
+        checkpoints = [short_path(str(given[name])) for name in names if given.get(name)]
+        if checkpoints:
+            return ", ".join(checkpoints)
         pretrained = given.get("pretrained")
         if pretrained is True:
-            return "ImageNet"
+            return self.evaluation.get("pretrained_on", usual.pretrained_on)
         return Path(str(pretrained)).name if pretrained else "random"
 
     def roles(self, kind: str) -> list[str]:
         """What the photos that are scored had decided before, as words; empty: nothing."""
         words = (TRAINED, CHOSE, *([TUNED] if kind == "refined" else []))
-        return [word for word in words if any(word in note for note in self.evaluation["notes"])]
+        found = [word for word in words if any(word in note for note in self.evaluation["notes"])]
+        # A choice among one checkpoint is none, but evaluations noted it once.
+        own = Path(self.evaluation["checkpoint"]).parent.parent.name in self.folder.resolve().parts
+        alone = own and validations(self.config.get("trainer")) == 1
+        return [word for word in found if not (alone and word == CHOSE)]
 
     def photo_scores(self, kind: str) -> NDArray[np.float64]:
         """Mean IoU of each photo over the classes that its truth shows, (P,); NaN: none."""
@@ -81,6 +106,15 @@ class Run:
         iou = np.divide(both, truth + predicted - both, out=np.zeros_like(both), where=shown)
         number = shown.sum(1)
         return np.divide(iou.sum(1), number, out=np.full(len(number), np.nan), where=number > 0)
+
+
+def short_path(path: str) -> str:
+    """A checkpoint of a run as experiment/time, and its name unless that is `best`; else a name."""
+    parts = Path(path).parts
+    if len(parts) < 4 or parts[-2] != "checkpoints":
+        return Path(path).name
+    stem = Path(path).stem
+    return f"{parts[-4]}/{parts[-3]}" + ("" if stem == "best" else f" ({stem})")
 
 
 @dataclass(frozen=True)
@@ -96,22 +130,16 @@ class Unfinished:
     reason: str
 
 
-def with_names(runs: list[Run]) -> list[Run]:
-    """Runs called by their experiment, and where that is not enough, by seed or by folder."""
-
-    def longer(names: list[str], more: list[str]) -> list[str]:
-        times = Counter(names)
-        pairs = zip(names, more, strict=True)
-        return [f"{name} {word}" if times[name] > 1 else name for name, word in pairs]
-
-    names = longer([run.name for run in runs], [f"seed {run.seed}" for run in runs])
-    names = longer(names, [run.folder.resolve().name for run in runs])
-    names = longer(names, [f"({number})" for number in range(1, len(runs) + 1)])
-    return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+def by_photo_set(runs: Sequence[Run]) -> list[list[Run]]:
+    """The runs that can be compared with each other, together."""
+    sets: dict[tuple[object, ...], list[Run]] = {}
+    for run in runs:
+        sets.setdefault(run.photo_set, []).append(run)
+    return list(sets.values())
 
 
 def check_side_by_side(runs: Sequence[Run]) -> None:
-    """Refuse runs that were scored on other photos or classes than the first one.
+    """Refuse runs that were scored on other photos, truth or classes than the first one.
 
     Raises:
         ValueError: Names what differs.
@@ -137,8 +165,40 @@ def check_side_by_side(runs: Sequence[Run]) -> None:
             for key in own
             if own[key] != first[key] and not (key == "annotation file" and same_file)
         ]
+        if run.classes == runs[0].classes:
+            differs += _other_photos(runs[0], run)
         if differs:
             raise ValueError(
                 f"{runs[0].folder} and {run.folder} do not belong side by side "
                 f"({'; '.join(differs)}); leave one out, or give --anyway."
             )
+
+
+def _other_photos(first: Run, second: Run) -> list[str]:
+    """How the photos of two runs of the same classes differ, or their truth; empty: they do not."""
+    if first.files != second.files:
+        apart = sorted(set(first.files) ^ set(second.files))
+        if not apart:
+            return ["photos: in another order"]
+        some = f", {len(apart)} of them in one alone, such as {apart[0]}"
+        return [f"photos: {len(first.files)} against {len(second.files)}{some}"]
+    pixels, edges = first._truth()
+    others, other_edges = second._truth()
+    for run, ours, theirs in ((first, pixels, others), (second, others, pixels)):
+        skipped = np.flatnonzero((ours.sum(1) == 0) & (theirs.sum(1) > 0))
+        if len(skipped):
+            return [
+                f"photos: {run.folder.name} was not scored on {len(skipped)} of "
+                f"{len(run.files)}, such as {run.files[skipped[0]]}"
+            ]
+    relabelled = np.flatnonzero((pixels != others).any(1) | (edges != other_edges).any(1))
+    if not len(relabelled):
+        return []
+    photo = relabelled[0]
+    words = f"true labels: other ones in {len(relabelled)} of {len(first.files)} photos"
+    changed = np.flatnonzero(pixels[photo] != others[photo])
+    if not len(changed):
+        return [f"{words}, such as {first.files[photo]}"]
+    name, numbers = first.classes[changed[0]], (pixels[photo], others[photo])
+    shown = " against ".join(str(each[changed[0]]) for each in numbers)
+    return [f"{words}, such as {first.files[photo]} ({name}: {shown} px)"]

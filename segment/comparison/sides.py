@@ -1,22 +1,16 @@
 """What is compared: single runs, and experiments with all of their seeds; and blocks of photos."""
 
-import copy
 import json
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segment.comparison.runs import Run
-from segment.crf import DenseCRF
-
-# What does not make another experiment: where a run lies, and what it shows while it trains.
-_ASIDE = ("default_root_dir", "logger", "enable_progress_bar", "log_every_n_steps", "num_nodes")
+from segment.comparison.settings import settings, titles
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,39 +38,21 @@ def experiments(runs: Sequence[Run]) -> list[Side]:
     """
     sides: dict[str, list[Run]] = {}
     for run in runs:
-        key, times = _settings(run), 0
+        key, times = json.dumps(settings(run), sort_keys=True), 0
         while any(run.seed == other.seed for other in sides.get(f"{key} {times}", [])):
             times += 1
         sides.setdefault(f"{key} {times}", []).append(run)
-    names = Counter(some[0].evaluation["experiment"] for some in sides.values() if len(some) > 1)
+    title = dict(zip(runs, titles(runs), strict=True))
+    names = Counter(title[some[0]] for some in sides.values() if len(some) > 1)
     found = []
     for some in sides.values():
-        name, experiment = some[0].name, some[0].evaluation["experiment"]
+        name = some[0].name
         if len(some) > 1:
-            more = f" like {some[0].folder.resolve().name}" if names[experiment] > 1 else ""
-            name = f"{experiment}{more} ({len(some)} seeds)"
+            same = names[title[some[0]]] > 1
+            more = f" like {some[0].folder.resolve().name}" if same else ""
+            name = f"{title[some[0]]}{more} ({len(some)} seeds)"
         found.append(Side(name, tuple(some)))
     return found
-
-
-def _settings(run: Run) -> str:
-    """Everything that made the scores, but the seed."""
-    config: dict[str, Any] = copy.deepcopy(run.config)
-    trainer = config.get("trainer")
-    for key in _ASIDE:
-        if isinstance(trainer, dict):
-            trainer.pop(key, None)
-    for key in ("seed", "workers"):
-        config["data"].pop(key, None)
-    made = {key: config.get(key) for key in ("model", "data", "trainer")}
-    evaluation = run.evaluation
-    made["checkpoint"] = Path(evaluation["checkpoint"]).stem
-    made["init_args"] = evaluation.get("init_args")
-    # Runs of before a setting was there had what is its default now.
-    usual = {field.name: field.default for field in fields(DenseCRF)}
-    crf = (evaluation["crf"] or {}).get("parameters")
-    made["crf"] = crf and {name: value for name, value in crf.items() if value != usual.get(name)}
-    return json.dumps(made, sort_keys=True, default=str)
 
 
 def block_numbers(files: Sequence[str], pattern: str | None) -> NDArray[np.int64]:

@@ -60,11 +60,15 @@ def objects_by_class(coco: CocoFile) -> list[int]:
     return counts[: coco.taxonomy.num_classes].tolist()
 
 
+def label_path(run: Run, kind: str, file: str) -> Path:
+    """Where a run keeps a photo's label map."""
+    return run.folder / "labels" / kind / f"{file}.png"
+
+
 def read_labels(run: Run, kind: str, file: str) -> NDArray[np.uint8] | None:
     """A photo's label map, train ids (H, W); None where the run has none any more."""
-    path = run.folder / "labels" / kind / f"{file}.png"
     try:
-        data = np.fromfile(path, np.uint8)
+        data = np.fromfile(label_path(run, kind, file), np.uint8)
     except OSError:
         return None
     if not data.size:

@@ -1,11 +1,14 @@
 """What a comparison found, in sentences."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from segment.bootstrap import FEWEST_BLOCKS, LEVEL, MEASURES
 from segment.comparison.differences import REFINING, Comparison
+from segment.comparison.runs import KINDS
+from segment.comparison.settings import kept_apart
 from segment.comparison.sides import Side
 
 TITLES = {
@@ -30,7 +33,10 @@ def title(comparison: Comparison, measure: int) -> str:
 def of_photos(comparison: Comparison) -> str:
     """How many photos there were, and blocks where they were drawn in such."""
     photos, blocks = comparison.photos, comparison.blocks
-    return f"{photos} photos" + (f" in {blocks} blocks" if blocks < photos else "")
+    words = f"{photos} photo{'' if photos == 1 else 's'}"
+    if blocks == photos:
+        return words
+    return f"{words} in {blocks} block{'' if blocks == 1 else 's'}"
 
 
 def figure(comparison: Comparison, measure: int) -> str:
@@ -108,53 +114,100 @@ def findings(comparisons: Sequence[Comparison]) -> list[str]:
     """The most important differences: who leads, what refining does, to whom and to which class."""
     level = headline_level(comparisons)
     ours = [one for one in comparisons if one.level == level]
-    said = [text for kind in ("raw", "refined") for text in _leader(ours, kind)]
-    refining = [one for one in ours if one.kind == REFINING]
-    if refining:
-        said += [_refining(refining, measure) for measure in (MIOU, BOUNDARY)]
-        said += _classes(refining)
-    if ours and level == "checkpoints":
-        said.append("One seed each: this speaks of these checkpoints, not of their architectures.")
-    return said
-
-
-def _leader(comparisons: Sequence[Comparison], kind: str) -> list[str]:
-    """One sentence for each set of runs with the same photos: the best side, and whom it beats."""
-    sets: dict[tuple[int, int, tuple[str, ...]], list[Comparison]] = {}
-    for one in comparisons:
-        if one.kind == kind:
-            sets.setdefault((one.photos, one.blocks, one.classes), []).append(one)
+    found = photo_sets(comparisons)
     said = []
-    for pairs in sets.values():
-        sides = {side: None for one in pairs for side in (one.first, one.second)}
+    for number, photo_set in enumerate(found, start=1):
+        same = [one for one in ours if one.first.runs[0].photo_set == photo_set]
+        where = f", set {number} of photos" if len(found) > 1 else ""
+        for kind in KINDS:
+            pairs = [one for one in same if one.kind == kind]
+            said += _leader(pairs, kind, where) if pairs else []
+        refining = [one for one in same if one.kind == REFINING]
+        if refining:
+            said += [_refining(refining, measure, where) for measure in (MIOU, BOUNDARY)]
+            said += _classes(refining, where)
+    runs = {
+        run: None for one in comparisons for side in (one.first, one.second) for run in side.runs
+    }
+    return said + _checkpoints(ours) + kept_apart(list(runs))
 
-        def wins(side: Side, pairs: list[Comparison] = pairs) -> int:
-            signs = [(one, 1 if one.first is side else -1) for one in pairs]
-            ours = [(one, s) for one, s in signs if side in (one.first, one.second)]
-            return sum(s * float(np.nan_to_num(one.value[MIOU])) > 0 for one, s in ours)
 
-        best = max(sides, key=wins)
-        beaten: list[str] = []
-        undecided: list[str] = []
-        unsure: list[str] = []
-        for one in pairs:
-            if best not in (one.first, one.second):
-                continue
-            other = one.second if one.first is best else one.first
-            if np.isnan(one.low[MIOU]):
-                unsure.append(other.name)
-            else:
-                (beaten if one.verdict(MIOU) else undecided).append(other.name)
-        text = f"Highest mean IoU of {kind} labels: {best.name} ({_miou(best, kind):.3f})."
-        if beaten:
-            text += f" Better beyond chance than {_some(beaten, len(sides) - 1, 'all')}."
-        if undecided:
-            shown = f"{of_photos(pairs[0])} do not show it to be better than"
-            text += f" {shown} {_some(undecided, len(sides) - 1, 'any')}."
-        if unsure:
-            text += f" {of_photos(pairs[0]).capitalize()} are too few for intervals."
-        said.append(text)
-    return said
+def photo_sets(comparisons: Sequence[Comparison]) -> list[tuple[object, ...]]:
+    """The sets of photos that something was compared on; see `Run.photo_set`."""
+    return list(dict.fromkeys(one.first.runs[0].photo_set for one in comparisons))
+
+
+def _checkpoints(comparisons: Sequence[Comparison]) -> list[str]:
+    """Which sides are one training each, of which their differences speak alone."""
+    sides = {side: None for one in comparisons for side in (one.first, one.second)}
+    names = [side.name for side in sides if side.seeds == 1]
+    if not names:
+        return []
+    if len(sides) == 1:
+        return ["One seed: this speaks of this checkpoint, not of its architecture."]
+    if len(names) == len(sides):
+        return ["One seed each: this speaks of these checkpoints, not of their architectures."]
+    some = _some(names, len(sides), "all")
+    if len(names) == 1:
+        return [f"One seed of {some}: what is said of it speaks of that checkpoint alone."]
+    return [f"One seed each of {some}: what is said of them speaks of these checkpoints alone."]
+
+
+def _leader(pairs: Sequence[Comparison], kind: str, where: str) -> list[str]:
+    """The best of the sides that were scored on the same photos, and whom it beats by how much."""
+    sides = {side: None for one in pairs for side in (one.first, one.second)}
+
+    def wins(side: Side) -> int:
+        signs = [(one, 1 if one.first is side else -1) for one in pairs]
+        ours = [(one, s) for one, s in signs if side in (one.first, one.second)]
+        return sum(s * float(np.nan_to_num(one.value[MIOU])) > 0 for one, s in ours)
+
+    best = max(sides, key=wins)
+    against = [
+        (one.second.name, one) if one.first is best else (one.first.name, turned(one))
+        for one in pairs
+        if best in (one.first, one.second)
+    ]
+    text = f"Highest mean IoU of {kind} labels{where}: {best.name} ({_miou(best, kind):.3f})."
+    if len(sides) <= _LISTED:
+        return [" ".join([text, *(_against(name, one) for name, one in against)])]
+    known = [(name, one) for name, one in against if not np.isnan(one.low[MIOU])]
+    known.sort(key=lambda each: float(each[1].value[MIOU]))
+    beaten = [each for each in known if each[1].verdict(MIOU)]
+    undecided = [each for each in known if not each[1].verdict(MIOU)]
+    if beaten:
+        least = f" (the least: {figure(beaten[0][1], MIOU)}, from {beaten[0][0]})"
+        names = _some([name for name, _ in beaten], len(against), "all")
+        text += f" Better beyond chance than {names}{least}."
+    if undecided:
+        shown = [f"{name} ({figure(one, MIOU)})" for name, one in undecided]
+        names = _some(shown, len(against), "any")
+        text += f" {of_photos(pairs[0])} do not show it to be better than {names}."
+    if len(known) < len(against):
+        text += f" {of_photos(pairs[0])} are too few for intervals."
+    return [text]
+
+
+def _against(name: str, one: Comparison) -> str:
+    """What stands behind the best side's name, of another one."""
+    numbers = figure(one, MIOU)
+    if np.isnan(one.low[MIOU]):
+        unit = "blocks of photos" if one.blocks < one.photos else "photos"
+        return f"Too few {unit} to say how sure its lead over {name} is: {numbers}."
+    if one.verdict(MIOU):
+        return f"{one.first.name} beats {name}: {numbers}."
+    if one.p[MIOU] < 1 - LEVEL:
+        return (
+            f"Perhaps chance is its lead over {name}: {numbers}, which among {one.tests[MIOU]} "
+            f"comparisons is not beyond chance (Holm's p {one.holm[MIOU]:.2f})."
+        )
+    return f"No difference from {name} that {of_photos(one)} could show: {numbers}."
+
+
+def turned(one: Comparison) -> Comparison:
+    """The second side less the first."""
+    first, second, low, high = one.second, one.first, -one.high, -one.low
+    return replace(one, first=first, second=second, value=-one.value, low=low, high=high)
 
 
 def _miou(side: Side, kind: str) -> float:
@@ -163,29 +216,38 @@ def _miou(side: Side, kind: str) -> float:
     return float(np.mean([np.nan if value is None else value for value in found]))
 
 
-def _refining(refining: Sequence[Comparison], measure: int) -> str:
-    """Whom refining helps and hurts."""
+def _refining(refining: Sequence[Comparison], measure: int, where: str) -> str:
+    """Whom refining helps and hurts, and by how much."""
     known = [one for one in refining if not np.isnan(one.low[measure])]
-    what = title(refining[0], measure)
+    head = f"Refining with the CRF, {title(refining[0], measure)}{where}"
     if not known:
-        return f"Refining, {what}: {of_photos(refining[0])} are too few for intervals."
-    by_verdict = {sign: [o for o in known if o.verdict(measure) == sign] for sign in (1, -1, 0)}
+        return f"{head}: {of_photos(refining[0])} are too few for intervals."
     parts = []
     for sign, word in ((1, "helps"), (-1, "hurts")):
-        some = sorted(by_verdict[sign], key=lambda one: -abs(one.value[measure]))
+        some = [one for one in known if one.verdict(measure) == sign]
         if some:
-            most = f"most {some[0].first.name}, " if len(some) > 1 else ""
-            names = _some([one.first.name for one in some], len(known), "all")
-            parts.append(f"{word} {names} ({most}{figure(some[0], measure)})")
-    if by_verdict[0]:
-        names = _some([one.first.name for one in by_verdict[0]], len(known), "any")
-        parts.append(
-            f"makes no difference that {of_photos(by_verdict[0][0])} could show to {names}"
-        )
-    return f"Refining with the CRF, {what}: {'; '.join(parts)}."
+            parts.append(f"{word} {_by_how_much(some, measure, len(known))}")
+    rest = [one for one in known if not one.verdict(measure)]
+    perhaps = [one for one in rest if one.p[measure] < 1 - LEVEL]
+    none = [one for one in rest if one not in perhaps]
+    if perhaps:
+        parts.append(f"is perhaps chance in {_by_how_much(perhaps, measure, len(known))}")
+    if none:
+        names = _by_how_much(none, measure, len(known), "any")
+        parts.append(f"makes no difference that {of_photos(none[0])} could show to {names}")
+    return f"{head}: {'; '.join(parts)}."
 
 
-def _classes(refining: Sequence[Comparison]) -> list[str]:
+def _by_how_much(some: Sequence[Comparison], measure: int, of: int, whole: str = "all") -> str:
+    """Names with their figures, or, of many, the figure of the one that changes most."""
+    some = sorted(some, key=lambda one: -abs(float(one.value[measure])))
+    if len(some) <= _LISTED:
+        return _some([f"{o.first.name} ({figure(o, measure)})" for o in some], of, whole)
+    names = _some([one.first.name for one in some], of, whole)
+    return f"{names}, most {some[0].first.name} ({figure(some[0], measure)})"
+
+
+def _classes(refining: Sequence[Comparison], where: str) -> list[str]:
     """The class that refining helps most, and the one it hurts most."""
     found = [
         (one.value[place], one, place)
@@ -200,7 +262,7 @@ def _classes(refining: Sequence[Comparison]) -> list[str]:
             _, one, place = chosen(some, key=lambda each: float(each[0]))
             name = one.classes[place - len(MEASURES)]
             parts.append(f"{name} {word} most, in {one.first.name} ({figure(one, place)})")
-    return [f"By class, refining: {'; '.join(parts)}."] if parts else []
+    return [f"Refining by class{where}: {'; '.join(parts)}."] if parts else []
 
 
 def _some(names: Sequence[str], of: int, whole: str) -> str:

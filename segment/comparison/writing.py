@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from segment.comparison.differences import Comparison
 from segment.comparison.page import write_page
+from segment.comparison.photo_sets import sets
 from segment.comparison.photos import write_photos
 from segment.comparison.runs import Run, Unfinished
 from segment.comparison.tables import (
@@ -60,7 +62,8 @@ def write_report(
         counts = zip(coco.taxonomy.classes, objects_by_class(coco), strict=True)
         objects = dict(counts) | objects
         recalls.append(object_recalls(coco, [run for run in same if len(run.kinds) == 2]))
-        photos, cards = write_photos(out, coco, same, len(pictures[0]))
+        photos, cards, gone = write_photos(out, coco, same, len(pictures[0]))
+        missing.extend(gone)
         pictures[0].extend(photos)
         pictures[1].extend(cards)
     told = pd.concat(recalls) if recalls else None
@@ -73,7 +76,7 @@ def _of_same_photos(runs: Sequence[Run]) -> list[list[Run]]:
     sets: dict[tuple[object, ...], list[Run]] = {}
     for run in runs:
         sha256 = run.evaluation["annotations"]["sha256"]
-        sets.setdefault((sha256, run.files, tuple(run.classes)), []).append(run)
+        sets.setdefault((sha256, run.photo_set), []).append(run)
     return list(sets.values())
 
 
@@ -89,7 +92,7 @@ def summary(
             literal(one.first.name),
             literal(one.second.name) if one.second is not one.first else "-",
             figure(one, MIOU),
-            f"{one.holm[MIOU]:.3g}",
+            "-" if np.isnan(one.holm[MIOU]) else f"{one.holm[MIOU]:.3g}",
             {1: "higher", -1: "lower", 0: "no"}[one.verdict(MIOU)],
         ]
         for one in comparisons
@@ -98,7 +101,7 @@ def summary(
     lines = [
         "# Runs compared",
         "",
-        *(f"- {literal(text)}" for text in findings(comparisons)),
+        *(f"- {literal(text)}" for text in [*sets(runs, comparisons), *findings(comparisons)]),
         "",
         *(f"- Left out: {literal(str(o.folder))}: {literal(o.reason)}" for o in unfinished),
         *([""] if unfinished else []),

@@ -63,6 +63,8 @@ class SegmentationModule(LightningModule):
     class_weights: Tensor | None
     val_scores: SegmentationScores
     network: SegmentationNetwork
+    pretrained_on = "ImageNet"  # what `pretrained: true` loads the weights of
+    starts_from: tuple[str, ...] = ("weights",)  # arguments that name checkpoints to start from
     refines_itself = False  # whether `probabilities` have been through a CRF of the module's own
     wants_instances = False  # whether `loss` takes them too: int64 (N, H, W), a number per object
 

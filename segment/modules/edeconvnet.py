@@ -43,6 +43,7 @@ class EDeconvNetModule(SegmentationModule):
     """
 
     network: EDeconvNet
+    starts_from = ("weights", "deconvnet_weights", "fcn8s_weights")
 
     def __init__(
         self,

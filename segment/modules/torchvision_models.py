@@ -18,6 +18,7 @@ class _TorchvisionModule(SegmentationModule):
 
     network: TorchvisionFCN | TorchvisionDeepLabV3
     network_class: type[TorchvisionFCN | TorchvisionDeepLabV3]
+    pretrained_on = "COCO with VOC's classes"
 
     def __init__(
         self,

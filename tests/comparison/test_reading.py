@@ -88,6 +88,44 @@ def test_a_damaged_evaluation_is_refused(run: Path, text: Any, said: str) -> Non
     assert said in answer
 
 
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("crf", 3, "3 is no group of values"),
+        ("crf.parameters", "many", "'many' is no group of values"),
+        ("crf.seconds_per_photo", "long", "'long' is no number"),
+        ("cost", None, "None is no group of values"),
+        ("cost.parameters", "many", "'many' is no number"),
+        ("cost.parameters", float("nan"), "nan is no number"),
+        ("raw.miou", "high", "'high' is no number"),
+        ("raw.iou", [None, True, 0.5, 0.5], "True is no number"),
+        ("raw.boundary_f1_by_class", [0.5], "the scores by class"),
+        ("raw.confusion", [["a"] * 4] * 4, "holds something else than whole numbers"),
+        ("refined.trimap_miou", {"wide": 0.5}, "'wide'"),
+        ("refined.calibration.bins", [{"pixels": 3}], "KeyError: 'confidence'"),
+        ("refined.calibration.ece", [], "[] is no number"),
+        ("colors", [[0, 0]] * 4, "the colours"),
+        ("seed", "one", "the seed or the background"),
+        ("background", 9, "the seed or the background"),
+        ("split", None, "None is no text"),
+        ("annotations.path", 3, "3 is no text"),
+        ("starts_from", [3], "3 is no text"),
+    ],
+)
+def test_a_value_of_another_kind_is_refused(run: Path, place: str, value: Any, said: str) -> None:
+    path = run / "evaluation.json"
+    evaluation = json.loads(path.read_text())
+    *above, last = place.split(".")
+    part = evaluation
+    for key in above:
+        part = part[key]
+    part[last] = value
+    path.write_text(json.dumps(evaluation))
+    answer = refused(run, "--out", run.parent / "out")
+    assert answer.startswith(f"{path}: is not what segment.evaluate writes (")
+    assert said in answer
+
+
 def test_damaged_photos_are_refused(run: Path, coco: CocoFile) -> None:
     path = run / "per_photo.jsonl.gz"
     whole = path.read_bytes()

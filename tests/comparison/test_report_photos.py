@@ -50,7 +50,7 @@ def test_a_run_without_some_label_map_is_left_out(coco: CocoFile, tmp_path: Path
     (runs[0].folder / "labels" / "raw" / f"{coco.photos[4].file_name}.png").unlink()
     assert set(object_recalls(coco, runs)["run"]) == {"b"}
     (tmp_path / "out").mkdir()
-    photos, cards = write_photos(tmp_path / "out", coco, runs)
+    photos, cards, _ = write_photos(tmp_path / "out", coco, runs)
     shown = {(card["run"], photos[card["photo"]]["file"]) for card in cards}
     assert len({run for run, _ in shown}) == 2
     assert ("a", coco.photos[4].file_name) not in shown
@@ -77,7 +77,7 @@ def test_pictures_hold_the_labels_in_their_colours(coco: CocoFile, tmp_path: Pat
     run = run_of(coco, tmp_path / "run", 0.2, 0.1)
     out = tmp_path / "out"
     out.mkdir()
-    photos, cards = write_photos(out, coco, [run])
+    photos, cards, _ = write_photos(out, coco, [run])
     assert {card["photo"] for card in cards} == set(range(len(photos)))
     places = {photo.file_name: photo for photo in coco.photos}
     for photo in photos:
@@ -121,3 +121,36 @@ def test_photos_that_moved_are_found_by_root(coco: CocoFile, tmp_path: Path) -> 
     with pytest.raises(ValueError, match=r"val\.json"):
         annotations_of(run)
     assert annotations_of(run, tmp_path / "moved").sha256 == coco.sha256
+
+
+def test_photos_and_labels_that_are_gone_are_told(
+    coco: CocoFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [run_of(coco, tmp_path / name, 0.2, 0.1, experiment=name) for name in "abc"]
+    (runs[1].folder / "labels" / "refined" / f"{coco.photos[2].file_name}.png").unlink()
+    (runs[2].folder / "labels").rename(tmp_path / "aside")
+    coco.photo_path(coco.photos[4]).unlink()
+    out = tmp_path / "out"
+    main([*(str(run.folder) for run in runs), "--out", str(out), "--draws", "100"])
+    said = [
+        f"1 of 10 photos (such as {coco.photos[4].file_name}) are not in {coco.root}, so they are "
+        f"shown grey; if they were moved, --root FOLDER says where they are.",
+        f"b: {runs[1].folder / 'labels'} lacks the labels of 1 of 10 photos (such as "
+        f"{coco.photos[2].file_name})",
+        f"c: {runs[2].folder / 'labels'} lacks the labels of all 10 photos",
+    ]
+    printed, page = capsys.readouterr().out, (out / "index.html").read_text(encoding="utf-8")
+    assert "a: " not in printed
+    for text in said:
+        assert text in printed
+        assert text in page
+
+
+def test_a_damaged_photo_is_told(coco: CocoFile, tmp_path: Path) -> None:
+    run = run_of(coco, tmp_path / "run", 0.2, 0.1)
+    for photo in coco.photos:
+        coco.photo_path(photo).write_bytes(b"no photo")
+    (tmp_path / "out").mkdir()
+    photos, _, missing = write_photos(tmp_path / "out", coco, [run])
+    assert len(missing) == len(photos)
+    assert all(text.endswith("It is shown grey.") for text in missing)
