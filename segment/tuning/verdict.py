@@ -48,6 +48,11 @@ class Held:
     background: int | None
     blocks: NDArray[np.integer]
 
+    @property
+    def drawn(self) -> str:
+        """What the bootstrap draws: photos, or blocks of them."""
+        return "blocks" if len(np.unique(self.blocks)) < len(self.blocks) else "photos"
+
     def differences(self, name: str, base: str = "raw") -> dict[str, Difference]:
         """A refinement minus raw, or minus another, by measure."""
         return paired_bootstrap(self.totals[base], self.totals[name], self.background, self.blocks)
@@ -65,13 +70,22 @@ class Held:
 
     def against(self, name: str, other: str, objective: str) -> str:
         """A refinement against another, as a sentence."""
-        told = interval(self.differences(name, other)[objective])
+        told = interval(self.differences(name, other)[objective], self.drawn)
         return f"{name[0].upper()}{name[1:]} against {other}: {NAMES[objective]} {told}."
 
     def verdict(self, name: str, objective: str, skipped: int) -> str:
-        """Whether that refinement helps, and how many photos could not be read."""
-        photos, blocks = len(self.blocks), len(np.unique(self.blocks))
-        return verdict(objective, self.differences(name)[objective], photos, blocks, skipped)
+        """Whether that refinement helps, and how many photos were `skipped`, as sentences."""
+        found = self.differences(name)[objective]
+        level = "" if math.isnan(found.low) else ", 95 % interval"
+        of = f"{len(self.blocks)} photos"
+        if self.drawn == "blocks":
+            of += f" in {len(np.unique(self.blocks))} blocks"
+        told = (
+            f"Verdict: {WORDS[found.verdict]} ({NAMES[objective]} {interval(found, self.drawn)}"
+            f"{level}, {of} that tuned nothing)."
+        )
+        lacking = f" {skipped} photos could not be read and are in neither half."
+        return told + (lacking if skipped else "")
 
     def by_class(self, name: str) -> str:
         """A refinement's IoU by class beside raw, with the interval of the difference."""
@@ -84,7 +98,7 @@ class Held:
             key = f"iou/{train_id}"
             lines.append(
                 f"| {word} | {_score(before[key])} | {_score(after[key])} | "
-                f"{interval(differences[key])} |"
+                f"{interval(differences[key], self.drawn)} |"
             )
         return "\n".join(lines)
 
@@ -96,21 +110,6 @@ def interval(difference: Difference, of: str = "photos") -> str:
     if math.isnan(difference.low):
         return f"{difference.value:+.3f} (too few {of} for an interval)"
     return f"{difference.value:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
-
-
-def verdict(
-    objective: str, difference: Difference, photos: int, blocks: int, skipped: int = 0
-) -> str:
-    """One sentence, and one more where photos could not be read and were `skipped`."""
-    of = f"{photos} photos" + (f" in {blocks} blocks" if blocks < photos else "")
-    drawn = interval(difference, "blocks" if blocks < photos else "photos")
-    level = "" if math.isnan(difference.low) else ", 95 % interval"
-    told = (
-        f"Verdict: {WORDS[difference.verdict]} ({NAMES[objective]} {drawn}{level}, {of} that tuned "
-        f"nothing)."
-    )
-    lacking = f" {skipped} photos could not be read and are in neither half." if skipped else ""
-    return told + lacking
 
 
 def chosen(photos: Sequence[Photo], most: int, block_size: int, seed: int) -> list[Photo]:
