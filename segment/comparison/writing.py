@@ -67,7 +67,7 @@ def write_report(
         counts = zip(coco.taxonomy.classes, objects_by_class(coco), strict=True)
         objects = dict(counts) | objects
         found = object_recalls(coco, [run for run in same if len(run.kinds) == 2])
-        recalls.append(found.assign(unit=_unit(coco)))
+        recalls.append(found.assign(unit=unit_of(coco)))
         photos, cards = write_photos(out, coco, same, len(pictures[0]))
         pictures[0].extend(photos)
         pictures[1].extend(cards)
@@ -79,7 +79,7 @@ def write_report(
     return missing
 
 
-def _unit(coco: CocoFile) -> str:
+def unit_of(coco: CocoFile) -> str:
     """`region` where no photo has two annotations of one category, which may hold many objects."""
     for annotations in coco.annotations.values():
         categories = [annotation["category_id"] for annotation in annotations]
