@@ -166,7 +166,9 @@ def gain_by_size(recalls: pd.DataFrame, runs: Sequence[str]) -> go.Figure:
                 **line_of(place),
             )
     figure.add_hline(y=0, line={"color": "#444", "width": 1})
-    figure.update_xaxes(**named_axis(names), title=f"root of the {unit}'s visible pixels, px")
+    figure.update_xaxes(
+        **named_axis(names, tickangle=-30), title=f"root of the {unit}'s visible pixels, px"
+    )
     figure.update_yaxes(title="recall, refined minus raw", tickformat="+.2f")
     return finished(figure, 380 + 10 * len(runs), meta=unit)
 

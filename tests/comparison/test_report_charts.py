@@ -90,7 +90,7 @@ def test_seconds_are_never_the_best(runs: list[Run]) -> None:
 
 
 def test_curves_and_sizes_are_in_csv_files(folders: list[Path], tmp_path: Path) -> None:
-    main([*map(str, folders), "--out", str(tmp_path / "report"), "--draws", "20"])
+    main([*map(str, folders), "--out", str(tmp_path / "report"), "--draws", "100"])
     tables = {
         name: pd.read_csv(tmp_path / "report" / f"{name}.csv")
         for name in ("trimap", "calibration", "sizes")
