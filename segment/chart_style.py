@@ -141,7 +141,8 @@ def name_points(
         left, right = sorted((x + near, x + far))
         for step in sorted(range(-8, 9), key=abs):
             middle = y + _LINE * step
-            if any(left < b and a < right and abs(middle - c) < _LINE for a, b, c in taken):
+            free = all(left >= b or a >= right or abs(middle - c) >= _LINE for a, b, c in taken)
+            if not free or not -_LINE < middle <= size[1]:
                 continue
             taken.append((left, right, middle))
             figure.add_annotation(
