@@ -1,5 +1,6 @@
 """How charts look, and users' names in them: shown as they are, told apart, none of it markup."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ CHANGE_SCALE = [
     [1, "#2166AC"],
 ]
 LONGEST = 30
+_LINE = 14  # pixels that a line of small text takes
+_LETTER = 6  # and a letter of it, about
 
 
 def text(name: str) -> str:
@@ -29,10 +32,37 @@ def text(name: str) -> str:
 
 def short(name: str, longest: int = LONGEST) -> str:
     """The same, cut in the middle where it would leave no room for the chart."""
-    if len(name) > longest:
-        half = longest // 2 - 1
-        name = f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
-    return text(name)
+    return text(_cut(name, longest))
+
+
+def shorts(names: Sequence[str], longest: int = LONGEST) -> list[str]:
+    """Names that belong together, cut where they are long, and still told apart.
+
+    Words that all begin with go first, then the middle, and of that no more than keeps unlike
+    names unlike.
+    """
+    different = len(set(names))
+    widest = max(map(len, names), default=0)
+    if widest <= longest:
+        return [text(name) for name in names]
+    first, last = min(names), max(names)  # what these two begin with, all do
+    same = next((n for n, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), 0)
+    begin = max(first.rfind(sign, 0, same) for sign in " _-./") + 1
+    if begin > 2:
+        names = [f"\N{HORIZONTAL ELLIPSIS}{name[begin:]}" for name in names]
+    cut = list(names)
+    for length in range(longest, widest + 1):
+        cut = [_cut(name, length) for name in names]
+        if len(set(cut)) == different:
+            break
+    return [text(name) for name in cut]
+
+
+def _cut(name: str, longest: int) -> str:
+    half = longest // 2 - 1
+    if len(name) <= longest:
+        return name
+    return f"{name[:half]}\N{HORIZONTAL ELLIPSIS}{name[-half:]}"
 
 
 def line_of(number: int) -> dict[str, Any]:
@@ -49,7 +79,7 @@ def line_of(number: int) -> dict[str, Any]:
 
 def named_axis(names: Sequence[str], **settings: Any) -> dict[str, Any]:
     """An axis of names at 0, 1, 2...: as categories, equal names would be one."""
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [short(name) for name in names]}
+    ticks = {"tickvals": list(range(len(names))), "ticktext": shorts(names)}
     return (
         {"tickmode": "array", "range": [-0.5, len(names) - 0.5], "zeroline": False}
         | ticks
@@ -64,18 +94,83 @@ def rows_axis(names: Sequence[str], **settings: Any) -> dict[str, Any]:
     }
 
 
+def log_axis(values: Sequence[float], title: str) -> dict[str, Any]:
+    """A logarithmic axis whose every tick is written in full: 0.5, 1, 2, 5, 10.
+
+    Plotly's own ticks between powers of ten are digits alone: 5, 1, 2, 5, 10.
+    """
+    known = [value for value in values if value > 0]
+    low, high = min(known, default=1), max(known, default=1)
+    steps = (1, 2, 5) if high < 300 * low else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{step}e{power}") for power in powers for step in steps]
+    words = [f"{tick:,.10g}" for tick in ticks]
+    return {"type": "log", "title": title, "tickvals": ticks, "ticktext": words}
+
+
+def name_points(
+    figure: go.Figure,
+    points: Sequence[tuple[float, float, str]],
+    size: tuple[int, int],
+    log: bool = False,
+    **cell: int,
+) -> None:
+    """Write names beside points, where they cover neither points nor each other.
+
+    Args:
+        figure: The chart; its y axis spans the points.
+        points: x, y and name, which is as `shorts` gives it, of each; "": it stays without.
+        size: Pixels, at the least, that the points span from left to right and from top to bottom.
+        log: Whether x is logarithmic.
+        cell: `row` and `col` of a subplot.
+    """
+
+    def place(value: float, values: Sequence[float], pixels: int) -> float:
+        return pixels * (value - min(values)) / ((max(values) - min(values)) or 1)
+
+    xs = [math.log10(x) if log else x for x, _, _ in points]
+    ys = [-y for _, y, _ in points]
+    spots = [(place(x, xs, size[0]), place(y, ys, size[1])) for x, y in zip(xs, ys, strict=True)]
+    taken = [(x - 8, x + 8, y) for x, y in spots]
+    for (x, y), at, point in sorted(zip(spots, xs, points, strict=True)):
+        leftward = x > size[0] / 2
+        if not point[2]:
+            continue
+        near = -14 if leftward else 14
+        far = math.copysign(20 + _LETTER * len(point[2]), near)
+        left, right = sorted((x + near, x + far))
+        for step in sorted(range(-8, 9), key=abs):
+            middle = y + _LINE * step
+            free = all(left >= b or a >= right or abs(middle - c) >= _LINE for a, b, c in taken)
+            if not free or not -_LINE < middle <= size[1]:
+                continue
+            taken.append((left, right, middle))
+            figure.add_annotation(
+                x=at,
+                y=point[1],
+                ax=near,
+                ay=middle - y,
+                text=point[2],
+                xanchor="right" if leftward else "left",
+                arrowhead=0,
+                arrowwidth=1,
+                arrowcolor="#999",
+                font={"size": 10},
+                **cell,
+            )
+            break
+
+
 def finished(figure: go.Figure, height: int, **layout: Any) -> go.Figure:
-    """A figure in the report's style."""
-    height = max(height, 300)
-    # Below ticks and title, which take the same room however high the chart is.
-    below = -62 / (height - 150)
+    """A figure in the report's style; the legend has room of its own below ticks and titles."""
+    legend = {"orientation": "h", "yref": "container", "y": 0, "yanchor": "bottom"}
     figure.update_layout(
-        height=height,
+        height=max(height, 300),
         margin={"l": 10, "r": 10, "t": 54, "b": 10},
         template="plotly_white",
         font={"family": "system-ui, sans-serif", "size": 12, "color": "#222"},
         hoverlabel={"align": "left"},
-        legend={"orientation": "h", "y": below, "yanchor": "top"},
+        legend=legend | {"tracegroupgap": 0},
         **layout,
     )
     figure.update_xaxes(automargin=True)

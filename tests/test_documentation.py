@@ -66,7 +66,8 @@ def parse(verb: str, words: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     if verb in ("fit", "evaluate", "tune_crf"):
         for step in ("before_instantiate_classes", "instantiate_classes"):
             monkeypatch.setattr(SegmentCLI, step, lambda self: None)
-        SegmentCLI(words, verb, module._arguments)
+        own = module.add_arguments if verb == "tune_crf" else module._arguments
+        SegmentCLI(words, verb, own)
     elif verb == "prepare":
         for name in ("_sample", "_check", "_stats"):
             monkeypatch.setattr(prepare, name, lambda args: 0)

@@ -1,4 +1,4 @@
-"""Charts of scores: by class, near edges, calibration, cost, and which classes fail."""
+"""Charts of scores: by class, cost, and which classes fail."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,16 +11,18 @@ from segment.chart_style import (
     OF_KIND,
     SCORE_SCALE,
     finished,
-    line_of,
+    log_axis,
+    name_points,
     named_axis,
     rows_axis,
-    short,
+    shorts,
     text,
 )
 from segment.comparison.runs import KINDS, Run
 from segment.comparison.tables import confusions_table
 
 MOST_WRITTEN = 600  # cells of a heat map that still have room for their number
+MOST_NAMED = 12  # runs whose names still have room beside their points
 MOST_PAIRS = 12
 
 
@@ -53,10 +55,10 @@ def class_heatmap(runs: Sequence[Run]) -> go.Figure:
             colorbar={"thickness": 10, "title": "IoU"},
             hoverinfo="text",
             hovertext=[
-                [f"{text(run.name)}<br>{text(n)}, {kind}: {_number(v)}" for n, v in zip(names, row)]  # noqa: B905
+                [f"{text(run.name)}<br>{text(n)}, {kind}: {number(v)}" for n, v in zip(names, row)]  # noqa: B905
                 for run, row in zip(runs, rows, strict=True)
             ],
-            **_written(rows, f"{{:.{2 if len(names) < 16 else 1}f}}"),
+            **_written(rows),
             row=1,
             col=column,
         )
@@ -81,61 +83,6 @@ def class_bars(run: Run, names: Sequence[str]) -> go.Figure:
     return finished(figure, 330, barmode="group", bargap=0.25)
 
 
-def trimap_curves(runs: Sequence[Run]) -> go.Figure:
-    """Mean IoU near true edges, by the band's half-width."""
-
-    def curve(run: Run, kind: str) -> tuple[list[Any], list[Any]]:
-        scores = run.evaluation[kind]["trimap_miou"]
-        return [int(width) for width in scores], list(scores.values())
-
-    figure = _by_run(runs, curve)
-    figure.update_xaxes(type="log", title="half-width of the band around true edges, px")
-    figure.update_xaxes(tickvals=[1, 2, 4, 8, 16, 32])
-    figure.update_yaxes(title="mean IoU", row=1, col=1)
-    return figure
-
-
-def reliability(runs: Sequence[Run]) -> go.Figure:
-    """How often pixels of a confidence are right; on the dashed line confidence is honest."""
-
-    def curve(run: Run, kind: str) -> tuple[list[Any], list[Any]]:
-        bins = [b for b in run.evaluation[kind]["calibration"]["bins"] if b["pixels"]]
-        return [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
-
-    figure = _by_run(runs, curve)
-    for column in (1, 2):
-        line: dict[str, Any] = {"color": "#888", "dash": "dash", "width": 1}
-        honest = go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line=line, showlegend=False)
-        figure.add_trace(honest.update(hoverinfo="skip"), row=1, col=column)
-    figure.update_xaxes(range=[0, 1.01], title="confidence of the network")
-    figure.update_yaxes(range=[0, 1.01])
-    figure.update_yaxes(title="share of pixels that are right", row=1, col=1)
-    return figure
-
-
-def calibration_error(runs: Sequence[Run]) -> go.Figure:
-    """Expected calibration error, raw and refined; 0 is best."""
-    figure = go.Figure()
-    for kind in KINDS:
-        having = [(place, run) for place, run in enumerate(runs) if kind in run.kinds]
-        errors = [run.evaluation[kind]["calibration"]["ece"] for _, run in having]
-        figure.add_scatter(
-            x=errors,
-            y=[place for place, _ in having],
-            mode="markers",
-            name=kind,
-            marker={"color": OF_KIND[kind], "size": 10, "symbol": _symbol(kind)},
-            hoverinfo="text",
-            hovertext=[
-                f"{text(r.name)}, {kind}: {_number(e)}"
-                for (_, r), e in zip(having, errors, strict=True)
-            ],
-        )
-    figure.update_yaxes(**rows_axis([run.name for run in runs]))
-    figure.update_xaxes(rangemode="tozero", title="expected calibration error")
-    return finished(figure, 130 + 24 * len(runs))
-
-
 def cost_against_score(runs: Sequence[Run]) -> go.Figure:
     """Mean IoU against multiply-adds and against seconds of a photo, CRF included if refined."""
     figure = make_subplots(1, 2, shared_yaxes=True, horizontal_spacing=0.03)
@@ -151,20 +98,33 @@ def cost_against_score(runs: Sequence[Run]) -> go.Figure:
                 name=kind,
                 legendgroup=kind,
                 showlegend=column == 1,
-                marker={"color": OF_KIND[kind], "size": 10, "symbol": _symbol(kind)},
+                marker={"color": OF_KIND[kind], "size": 10, "symbol": symbol_of(kind)},
                 hoverinfo="text",
                 hovertext=[
-                    f"{text(run.name)}, {kind}<br>mIoU {_number(score)}, {_number(cost)}"
+                    f"{text(run.name)}, {kind}<br>mIoU {number(score)}, {number(cost)}"
                     for run, score, cost in zip(having, scores, costs, strict=True)
                 ],
                 row=1,
                 col=column,
             )
-    adds = "multiply-adds (10\u2079, 512x512)"
-    figure.update_xaxes(type="log", dtick="D2", title=adds, row=1, col=1)
+    if len(runs) <= MOST_NAMED:
+        names = shorts([run.name for run in runs], 24)
+        for column in (1, 2):
+            found = [
+                (_cost(run, kind, column), run.evaluation[kind]["miou"], name * (kind == "raw"))
+                for run, name in zip(runs, names, strict=True)
+                for kind in run.kinds
+            ]
+            points = [(x, y, name) for x, y, name in found if x and y is not None]
+            if points and column == 2:  # where the axis begins
+                points.append((0, points[0][1], ""))
+            name_points(figure, points, (260, 240), log=column == 1, row=1, col=column)
+    known = [adds for run in runs if (adds := _cost(run, "raw", 1))]
+    title = "multiply-adds (10\u2079, 512x512)"
+    figure.update_xaxes(**log_axis(known, title), row=1, col=1)
     figure.update_xaxes(rangemode="tozero", title="s per photo, where it was scored", row=1, col=2)
     figure.update_yaxes(title="mean IoU", row=1, col=1)
-    return finished(figure, 400)
+    return finished(figure, 420)
 
 
 def _cost(run: Run, kind: str, column: int) -> float | None:
@@ -185,8 +145,10 @@ def failing_classes(shares: dict[str, float], runs: Sequence[Run]) -> go.Figure:
         runs: The runs.
     """
     figure = go.Figure()
+    points: dict[str, tuple[float, float, str]] = {}
+    names = dict(zip(shares, shorts(list(shares), 18), strict=True))
     for kind in KINDS:
-        x, y, low, high, labels, hovers = [], [], [], [], [], []
+        x, y, low, high, hovers = [], [], [], [], []
         for name, share in shares.items():
             found = [values_by_class(run, kind, [name])[0] for run in runs if name in run.classes]
             known = [value for value in found if value is not None]
@@ -197,22 +159,22 @@ def failing_classes(shares: dict[str, float], runs: Sequence[Run]) -> go.Figure:
             y.append(middle)
             low.append(middle - min(known))
             high.append(max(known) - middle)
-            labels.append(short(name, 18) if kind == "refined" else "")
+            points[name] = 100 * share, middle, names[name]
             spread = f"{min(known):.3f} to {max(known):.3f}"
             hovers.append(f"{text(name)}, {kind}: {middle:.3f} ({spread})<br>{share:.2%} of pixels")
         figure.add_scatter(
             x=x,
             y=y,
             error_y={"array": high, "arrayminus": low, "thickness": 1, "width": 3},
-            mode="markers+text",
-            text=labels,
-            textposition="middle right",
+            mode="markers",
             name=kind,
-            marker={"color": OF_KIND[kind], "size": 9, "symbol": _symbol(kind)},
+            marker={"color": OF_KIND[kind], "size": 9, "symbol": symbol_of(kind)},
             hoverinfo="text",
             hovertext=hovers,
         )
-    figure.update_xaxes(type="log", dtick="D2", title="share of the labelled pixels, %")
+    name_points(figure, list(points.values()), (560, 300), log=True)
+    percent = [share for share, _, _ in points.values()]
+    figure.update_xaxes(**log_axis(percent, "share of the labelled pixels, %"))
     figure.update_yaxes(range=[-0.03, 1.03], title="IoU: median, least and most of the runs")
     return finished(figure, 440)
 
@@ -232,7 +194,7 @@ def confused_pairs(runs: Sequence[Run]) -> go.Figure:
                 x.append(100 * share)
                 y.append(place + offset)
                 hovers.append(f"{text(run)}, {kind}: {share:.1%}")
-        marker = {"color": OF_KIND[kind], "size": 8, "opacity": 0.65, "symbol": _symbol(kind)}
+        marker = {"color": OF_KIND[kind], "size": 8, "opacity": 0.65, "symbol": symbol_of(kind)}
         points = go.Scatter(x=x, y=y, mode="markers", name=kind, marker=marker, hovertext=hovers)
         figure.add_trace(points.update(hoverinfo="text"))
     words = [f"{true} \N{RIGHTWARDS ARROW} {predicted}" for true, predicted in pairs]
@@ -241,41 +203,19 @@ def confused_pairs(runs: Sequence[Run]) -> go.Figure:
     return finished(figure, 120 + 28 * max(1, len(pairs)))
 
 
-def _by_run(runs: Sequence[Run], curve: Any) -> go.Figure:
-    """A line for each run, raw on the left and refined on the right."""
-    figure = make_subplots(1, 2, shared_yaxes=True, subplot_titles=KINDS, horizontal_spacing=0.03)
-    for place, run in enumerate(runs):
-        for column, kind in enumerate(KINDS, start=1):
-            if kind not in run.kinds:
-                continue
-            x, y = curve(run, kind)
-            figure.add_scatter(
-                x=x,
-                y=y,
-                mode="lines+markers",
-                name=short(run.name),
-                legendgroup=str(place),
-                showlegend=kind == "raw",
-                hoverinfo="text",
-                hovertext=[f"{text(run.name)}, {kind}: {_number(value)}" for value in y],
-                **line_of(place),
-                row=1,
-                col=column,
-            )
-    return finished(figure, 400 + 8 * len(runs))
-
-
-def _symbol(kind: str) -> str:
+def symbol_of(kind: str) -> str:
+    """The mark of a kind of labels."""
     return {"raw": "circle-open", "refined": "circle"}[kind]
 
 
-def _written(rows: Sequence[Sequence[float | None]], form: str) -> dict[str, Any]:
-    """The numbers in the cells, where there is room."""
+def _written(rows: Sequence[Sequence[float | None]]) -> dict[str, Any]:
+    """The numbers in the cells, in hundredths, where there is room; Plotly fits their size."""
     if sum(len(row) for row in rows) > MOST_WRITTEN:
         return {}
-    cells = [["" if v is None else form.format(v) for v in row] for row in rows]
-    return {"text": cells, "texttemplate": "%{text}", "textfont": {"size": 10}}
+    cells = [["" if v is None else f"{100 * v:.0f}" for v in row] for row in rows]
+    return {"text": cells, "texttemplate": "%{text}"}
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """As a hover has it."""
     return "-" if value is None else f"{value:.3f}"

@@ -16,7 +16,7 @@ from segment.chart_style import (
     line_of,
     named_axis,
     rows_axis,
-    short,
+    shorts,
     text,
 )
 from segment.comparison.differences import REFINING, Comparison
@@ -54,7 +54,7 @@ def pairs_map(comparisons: Sequence[Comparison], kind: str, measure: int = MIOU)
     figure = go.Figure()
     common = {"hoverinfo": "text", "hovertext": hovers, "xgap": 1, "ygap": 1}
     if size <= 20:
-        common |= {"text": cells, "texttemplate": "%{text}", "textfont": {"size": 10}}
+        common |= {"text": cells, "texttemplate": "%{text}"}  # Plotly fits their size
     grey = [[0, "#e4e4e4"], [1, "#e4e4e4"]]
     figure.add_heatmap(z=undecided, colorscale=grey, showscale=False, **common)
     bar = {"thickness": 10, "title": "difference", "tickformat": "+.2f"}
@@ -129,7 +129,6 @@ def gain_by_class(comparisons: Sequence[Comparison]) -> go.Figure:
         colorbar={"thickness": 10, "title": "change", "tickformat": "+.2f"},
         text=cells,
         texttemplate="%{text}",
-        textfont={"size": 10},
         hoverinfo="text",
         hovertext=hovers,
         xgap=1,
@@ -144,12 +143,13 @@ def gain_by_size(recalls: pd.DataFrame, runs: Sequence[str]) -> go.Figure:
     """What refining does to the recall of objects, by their size; see `object_recalls`.
 
     Args:
-        recalls: As `object_recalls` made it.
+        recalls: As `object_recalls` made it, and `unit`, `object` or `region`.
         runs: Names of the runs, in the report's order.
     """
     sizes = recalls.drop_duplicates("size_bin").sort_values("order")
-    names = [f"{row['size_bin']} ({row['objects']} objects)" for row in sizes.to_dict("records")]
-    figure = go.Figure()
+    unit = "object" if "object" in set(recalls["unit"]) else "region"
+    names = [f"{row['size_bin']} ({row['objects']} {unit}s)" for row in sizes.to_dict("records")]
+    figure, labels = go.Figure(), shorts(runs)
     for place, name in enumerate(runs):
         ours = recalls[recalls["run"] == name].dropna(subset=["gain"]).to_dict("records")
         if ours:
@@ -157,7 +157,7 @@ def gain_by_size(recalls: pd.DataFrame, runs: Sequence[str]) -> go.Figure:
                 x=[int(np.flatnonzero(sizes["size_bin"] == row["size_bin"])[0]) for row in ours],
                 y=[row["gain"] for row in ours],
                 mode="lines+markers",
-                name=short(name),
+                name=labels[place],
                 hoverinfo="text",
                 hovertext=[
                     f"{text(name)}<br>raw {row['raw']:.3f}, refined {row['refined']:.3f}"
@@ -166,9 +166,11 @@ def gain_by_size(recalls: pd.DataFrame, runs: Sequence[str]) -> go.Figure:
                 **line_of(place),
             )
     figure.add_hline(y=0, line={"color": "#444", "width": 1})
-    figure.update_xaxes(**named_axis(names), title="root of the object's visible pixels, px")
-    figure.update_yaxes(title="recall, refined minus raw", tickformat="+.2f")
-    return finished(figure, 380 + 8 * len(runs))
+    figure.update_xaxes(
+        **named_axis(names, tickangle=-30), title=f"root of the {unit}'s visible pixels, px"
+    )
+    figure.update_yaxes(title="recall, refined minus raw", tickformat="+.3~f")
+    return finished(figure, 380 + 10 * len(runs), meta=unit)
 
 
 def _half(one: Comparison, measure: int) -> float | None:

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from segment import __version__
 from segment.bootstrap import MEASURES
-from segment.comparison import charts, difference_charts, tables
+from segment.comparison import charts, curves, difference_charts, tables
 from segment.comparison.differences import REFINING, Comparison
 from segment.comparison.photo_sets import photos_of, sets, tested
 from segment.comparison.photos import REASONS
@@ -55,9 +55,9 @@ def figures(
     found = {
         "class-heatmap": charts.class_heatmap(runs),
         "class-bars": charts.class_bars(runs[0], charts.class_names(runs)),
-        "trimap": charts.trimap_curves(runs),
-        "reliability": charts.reliability(runs),
-        "ece": charts.calibration_error(runs),
+        "trimap": curves.trimap_curves(runs),
+        "reliability": curves.reliability(runs),
+        "ece": curves.calibration_error(runs),
         "cost": charts.cost_against_score(runs),
         "failing": charts.failing_classes(pixel_shares(runs), runs),
         "pairs": charts.confused_pairs(runs),
@@ -134,7 +134,7 @@ def page_data(
         }
         for one in comparisons
     ]
-    names = charts.class_names(runs)
+    names = charts.class_names(by_score(runs))  # as the chart of them has it
     return {
         "runs": [
             {

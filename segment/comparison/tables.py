@@ -154,10 +154,43 @@ def differences_table(comparisons: Sequence[Comparison]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def trimap_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row for each run, kind and half-width of the band around true edges: mean IoU."""
+    rows = [
+        {"run": run.name, "kind": kind, "half_width_px": int(width), "miou": value}
+        for run in runs
+        for kind in run.kinds
+        for width, value in run.evaluation[kind]["trimap_miou"].items()
+    ]
+    return pd.DataFrame(rows, columns=["run", "kind", "half_width_px", "miou"])
+
+
+def calibration_table(runs: Sequence[Run]) -> pd.DataFrame:
+    """One row for each run, kind and bin of confidence: its pixels, and how many are right.
+
+    `confidence` and `accuracy` are means over the bin's pixels, NaN where it has none; `ece`, the
+    expected calibration error, is of the run and kind.
+    """
+    columns = ["lower", "upper", "pixels", "confidence", "accuracy"]
+    rows = []
+    for run in runs:
+        for kind in run.kinds:
+            scores = run.evaluation[kind]["calibration"]
+            for one in scores["bins"]:
+                row = {"run": run.name, "kind": kind} | {key: one.get(key) for key in columns}
+                rows.append(row | {"ece": scores["ece"]})
+    return pd.DataFrame(rows, columns=["run", "kind", *columns, "ece"])
+
+
 def best_in(table: pd.DataFrame) -> dict[str, float]:
-    """The best value of each column of scores (most) and costs (least); bold in the tables."""
+    """The best value of each column of scores (most) and costs (least); bold in the tables.
+
+    Seconds have none: they are of the machine that scored a run, and of what else ran on it.
+    """
     best = {}
     for column in table.columns:
+        if "seconds" in column:
+            continue
         choose = "min" if column in COSTS else "max"
         if column in COSTS or column.endswith(tuple(f"_{kind}" for kind in KINDS)):
             values = pd.to_numeric(table[column], errors="coerce")

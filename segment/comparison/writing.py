@@ -13,6 +13,7 @@ from segment.comparison.photo_sets import sets
 from segment.comparison.photos import write_photos
 from segment.comparison.runs import Run, Unfinished
 from segment.comparison.tables import (
+    calibration_table,
     classes_table,
     confusions_table,
     differences_table,
@@ -20,9 +21,13 @@ from segment.comparison.tables import (
     markdown,
     scores_markdown,
     scores_table,
+    trimap_table,
 )
 from segment.comparison.truth import annotations_of, object_recalls, objects_by_class
 from segment.comparison.words import MIOU, figure, findings, headline_level
+from segment.data.coco import CocoFile
+
+SIZES = ("run", "size_bin", "unit", "objects", "raw", "refined", "gain")
 
 
 def write_report(
@@ -48,6 +53,8 @@ def write_report(
     classes_table(runs).to_csv(out / "classes.csv", index=False)
     differences_table(comparisons).to_csv(out / "differences.csv", index=False)
     confusions_table(runs).to_csv(out / "confusions.csv", index=False)
+    trimap_table(runs).to_csv(out / "trimap.csv", index=False)
+    calibration_table(runs).to_csv(out / "calibration.csv", index=False)
     (out / "report.md").write_text(summary(runs, unfinished, comparisons), encoding="utf-8")
     pictures: tuple[list[dict[str, Any]], list[dict[str, Any]]] = ([], [])
     objects: dict[str, int] = {}
@@ -61,15 +68,27 @@ def write_report(
             continue
         counts = zip(coco.taxonomy.classes, objects_by_class(coco), strict=True)
         objects = dict(counts) | objects
-        recalls.append(object_recalls(coco, [run for run in same if len(run.kinds) == 2]))
+        found = object_recalls(coco, [run for run in same if len(run.kinds) == 2])
+        recalls.append(found.assign(unit=unit_of(coco)))
         photos, cards, gone = write_photos(out, coco, same, len(pictures[0]))
         missing.extend(gone)
         pictures[0].extend(photos)
         pictures[1].extend(cards)
     told = pd.concat(recalls) if recalls else None
+    sizes = pd.DataFrame(columns=SIZES) if told is None else told[list(SIZES)]
+    sizes.to_csv(out / "sizes.csv", index=False)
     page = out / "index.html"
     write_page(page, runs, unfinished, comparisons, pictures, objects, told, missing)
     return missing
+
+
+def unit_of(coco: CocoFile) -> str:
+    """`region` where no photo has two annotations of one category, which may hold many objects."""
+    for annotations in coco.annotations.values():
+        categories = [annotation["category_id"] for annotation in annotations]
+        if len(set(categories)) < len(categories):
+            return "object"
+    return "region"
 
 
 def _of_same_photos(runs: Sequence[Run]) -> list[list[Run]]:

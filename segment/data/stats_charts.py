@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from numpy.typing import NDArray
 from plotly.subplots import make_subplots
 
-from segment.chart_style import SCORE_SCALE, finished, named_axis, rows_axis, short, text
+from segment.chart_style import SCORE_SCALE, finished, log_axis, named_axis, rows_axis, short, text
 from segment.data.stats import Stats
 from segment.data.taxonomy import Taxonomy
 
@@ -60,7 +60,8 @@ def object_sizes(stats: Stats) -> go.Figure:
             showlegend=False,
         )
     figure.update_yaxes(**rows_axis(names))
-    figure.update_xaxes(type="log", dtick="D2", title="root of the object's area, px")
+    every = [size for sizes in stats.sizes for size in sizes]
+    figure.update_xaxes(**log_axis(every, "root of the object's area, px"))
     return finished(figure, 150 + 30 * len(names))
 
 

@@ -9,7 +9,15 @@ from making import NAMES, make_set, write_run
 from test_coverage import run_of, sums_of
 
 from segment.bootstrap import MEASURES
-from segment.comparison import Comparison, Run, charts, compare, difference_charts, load_runs
+from segment.comparison import (
+    Comparison,
+    Run,
+    charts,
+    compare,
+    curves,
+    difference_charts,
+    load_runs,
+)
 from segment.comparison.differences import holm
 from segment.comparison.tables import scores_markdown, scores_table
 from segment.evaluation import CHOSE, TUNED
@@ -117,12 +125,12 @@ def test_charts_show_the_numbers_of_evaluation_json(
     for trace, kind in zip(charts.class_heatmap(runs).data, ("raw", "refined"), strict=True):
         for run, row in zip(runs, trace.z, strict=True):
             assert list(row) == own[run.name][kind]["iou"]
-    for trace in charts.trimap_curves(runs).data:
+    for trace in curves.trimap_curves(runs).data:
         (run,) = [r for r in runs if trace.hovertext[0].startswith(r.name)]
         kind = {"x": "raw", "x2": "refined"}[trace.xaxis]
         assert f", {kind}" in trace.hovertext[0]
         assert list(trace.y) == list(own[run.name][kind]["trimap_miou"].values())
-    for trace in charts.reliability(runs).data:
+    for trace in curves.reliability(runs).data:
         if not trace.hovertext:
             continue  # the dashed line
         (run,) = [r for r in runs if trace.hovertext[0].startswith(r.name)]

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import plotly.graph_objects as go
 import pytest
 from making import WIDTH, make_set, write_run
 from selenium import webdriver
@@ -11,6 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+from segment.chart_style import finished, named_axis
 from segment.comparison import compare, load_runs
 from segment.comparison.words import MIOU, finding
 from segment.report import main
@@ -108,6 +110,42 @@ def test_a_heading_sorts_by_click_and_by_key(page: webdriver.Chrome) -> None:
     assert [head.text.rstrip("\u25b2") for head in sorts] == ["refined"]
 
 
+def test_words_are_sorted_from_a_on_at_the_first_click(page: webdriver.Chrome) -> None:
+    page.find_element(By.CSS_SELECTOR, "#scores-table thead button").click()  # run
+    assert rows(page)[0] == RUNS[0]  # a quotation mark, before any letter
+    head = page.find_element(By.CSS_SELECTOR, "#scores-table thead th")
+    assert head.get_attribute("aria-sort") == "ascending"
+
+
+def test_the_legend_covers_no_title_of_an_axis(page: webdriver.Chrome) -> None:
+    names = [f"deeplab_v3plus_resnet{n}_{'stride16_' * 2}seed" for n in range(12)]
+    figure = go.Figure([go.Scatter(x=[0, 11], y=[n, n], name=name) for n, name in enumerate(names)])
+    figure.update_xaxes(**named_axis(names, tickangle=-60), title="the title")
+    figure = finished(figure, 500)
+    page.execute_script(
+        "Plotly.newPlot('pair-chart', ...arguments[0])",
+        [json.loads(figure.to_json())[key] for key in ("data", "layout")],
+    )
+    wait(page, "document.querySelector('#pair-chart .legend')")
+    top, bottom, ticks = page.execute_script(
+        "const box = (name) => document.querySelector('#pair-chart ' + name)"
+        ".getBoundingClientRect();"
+        "return [box('.legend').top, box('.xtitle').bottom, box('.xaxislayer-above').bottom]"
+    )
+    assert top >= bottom
+    assert top >= ticks
+
+
+def test_a_class_of_two_chosen_runs_tells_its_interval(page: webdriver.Chrome) -> None:
+    page.execute_script("document.getElementById('pair-chart').scrollIntoView()")
+    wait(page, "document.querySelector('#pair-chart svg.main-svg')")
+    hovers = page.execute_script(
+        "return document.getElementById('pair-chart').data.flatMap(trace => trace.hovertext)"
+    )
+    assert len(hovers) == 4
+    assert all("95 % interval" in hover for hover in hovers)
+
+
 def test_two_chosen_runs_are_compared_in_words(page: webdriver.Chrome, runs: list[Path]) -> None:
     Select(page.find_element(By.ID, "first")).select_by_visible_text(RUNS[1])
     Select(page.find_element(By.ID, "second")).select_by_visible_text(RUNS[0])
@@ -146,6 +184,12 @@ def test_photos_are_filtered_and_one_opens_at_full_size(
         image.get_attribute("loading") == "lazy"
         for image in page.find_elements(By.CSS_SELECTOR, ".card img")
     )
+    wait(page, "document.querySelector('.card img').naturalWidth > 0")
+    shown, own = page.execute_script(
+        "const i = document.querySelector('.card img');"
+        "return [i.clientWidth / i.clientHeight, i.naturalWidth / i.naturalHeight]"
+    )
+    assert shown == pytest.approx(own, rel=0.02)  # nothing is cut away
     cards[0].click()
     viewer = page.find_element(By.ID, "viewer")
     assert viewer.get_attribute("open") is not None
@@ -157,6 +201,11 @@ def test_photos_are_filtered_and_one_opens_at_full_size(
         "return [...document.querySelectorAll('#panes img')].map(image => image.naturalWidth)"
     )
     assert sizes == [WIDTH] * 6
+    page.find_element(By.ID, "full").click()
+    drawn = "[...document.querySelectorAll('#panes img')].map(image => image.clientWidth)"
+    assert page.execute_script(f"return {drawn}") == [WIDTH] * 6  # a pixel is a pixel
+    page.find_element(By.ID, "full").click()
+    assert min(page.execute_script(f"return {drawn}")) > 2 * WIDTH
     if len(wanted) > 1:
         page.find_element(By.ID, "later").click()
         assert page.find_element(By.ID, "viewer-name").text == wanted[1]

@@ -5,7 +5,10 @@ const figures = JSON.parse(byId("figures").textContent);
 const data = JSON.parse(byId("data").textContent);
 const settings = { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
 const plain = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-const short = (text) => plain(text.length > 30 ? text.slice(0, 14) + "\u2026" + text.slice(-14) : text);
+// Classes as the charts have them, in the order of their first run.
+const labels = new Map([...new Set(data.runs.flatMap((run) => run.classes))]
+  .map((name, place) => [name, figures["class-bars"].layout.xaxis.ticktext[place]]));
+const short = (name) => labels.get(name);
 
 function made(tag, text, className) {
   const element = document.createElement(tag);
@@ -52,21 +55,23 @@ function sortable(table) {
     // Two rows of headings: the cells' order is that of their left edges.
     heads.sort((a, b) => a.getBoundingClientRect().left - b.getBoundingClientRect().left);
     const column = heads.indexOf(head);
-    const turn = head.getAttribute("aria-sort") === "descending" ? 1 : -1;
-    heads.forEach((th) => th.setAttribute("aria-sort", "none"));
-    head.setAttribute("aria-sort", turn === 1 ? "ascending" : "descending");
     const value = (row) => {
       const cell = row.cells[column];
       return cell.dataset.sort === undefined ? cell.textContent : cell.dataset.sort;
     };
+    const rows = [...table.tBodies[0].rows];
+    const words = rows.some((row) => isNaN(value(row)));
+    // Words start at A, figures at the highest.
+    const now = head.getAttribute("aria-sort");
+    const turn = now === "none" ? (words ? 1 : -1) : (now === "ascending" ? -1 : 1);
+    heads.forEach((th) => th.setAttribute("aria-sort", "none"));
+    head.setAttribute("aria-sort", turn === 1 ? "ascending" : "descending");
     const order = (a, b) => {
       const [x, y] = [value(a), value(b)];
       if (x === "" || y === "") return (x === "") - (y === "");
-      const numbers = !isNaN(x) && !isNaN(y);
-      return turn * (numbers ? x - y : -x.localeCompare(y));
+      return turn * (words ? x.localeCompare(y) : x - y);
     };
-    const body = table.tBodies[0];
-    body.append(...[...body.rows].sort(order));
+    table.tBodies[0].append(...rows.sort(order));
   });
 }
 document.querySelectorAll("table.sortable").forEach(sortable);
@@ -80,6 +85,7 @@ function pairOf(level, kind, first, second) {
   }
   return [null, 1];
 }
+const signed = (value) => (value < 0 ? "" : "+") + value.toFixed(3);
 function forest(pair, sign) {
   const places = pair.classes.map((_, place) => place);
   const trace = (shown) => {
@@ -91,7 +97,10 @@ function forest(pair, sign) {
       marker: { color, size: 9, symbol: shown ? "circle" : "circle-open" },
       error_x: { type: "data", color, thickness: 2, width: 4,
         array: some.map((p) => (pair.high[p] === null ? null : pair.high[p] - pair.value[p])) },
-      hovertemplate: "%{x:+.3f}<extra></extra>",
+      hoverinfo: "text",
+      hovertext: some.map((p) => `${plain(pair.classes[p])}: ${signed(sign * pair.value[p])}`
+        + (pair.low[p] === null ? "<br>too few photos for an interval"
+          : `<br>95 % interval ${[pair.low[p], pair.high[p]].map((v) => sign * v).sort((a, b) => a - b).map(signed).join(" to ")}`)),
     };
   };
   const layout = { ...figures["class-bars"].layout, height: 110 + 24 * places.length,
@@ -208,6 +217,9 @@ function more() {
   byId("cards").append(...listed.slice(from, from + PAGE).map((one, place) => card(one, from + place)));
   byId("more").hidden = from + PAGE >= listed.length;
 }
+function fullSize() {
+  byId("full").setAttribute("aria-pressed", byId("panes").classList.toggle("stacked"));
+}
 function view(place) {
   open = (place + listed.length) % listed.length;
   const one = listed[open], photo = data.photos[one.photo];
@@ -223,7 +235,7 @@ function view(place) {
     above.src = source;
     above.alt = name;
     stack.append(below, above);
-    stack.addEventListener("click", () => byId("panes").classList.toggle("stacked"));
+    stack.addEventListener("click", fullSize);
     pane.append(made("figcaption", name), stack);
     return pane;
   }));
@@ -236,6 +248,7 @@ if (byId("cards")) {
   ["photo-run", "photo-why", "photo-class"].forEach((id) => byId(id).addEventListener("change", list));
   byId("more").addEventListener("click", more);
   byId("close").addEventListener("click", () => byId("viewer").close());
+  byId("full").addEventListener("click", fullSize);
   byId("earlier").addEventListener("click", () => view(open - 1));
   byId("later").addEventListener("click", () => view(open + 1));
   byId("viewer").addEventListener("keydown", (event) => {
