@@ -90,9 +90,9 @@ def left_out(given: list[Path]) -> None:
                 took = [seconds(one, photo, p) for one in (refined, few)]
                 ratios.append(took[1] / took[0])
         print(
-            f"{folder}: {len(equal)} photos, {len(p)} classes of which {statistics.mean(absent):.1f} "
-            f"stay below {BELOW}: {statistics.mean(equal):.6%} of the labels equal, {min(equal):.6%} "
-            f"at least; time {statistics.median(ratios):.2f} of before",
+            f"{folder}: {len(equal)} photos, {len(p)} classes, {statistics.mean(absent):.1f} of "
+            f"them below {BELOW}: {statistics.mean(equal):.6%} of the labels equal, of a photo "
+            f"{min(equal):.6%} at least; time {statistics.median(ratios):.2f} of before",
             flush=True,
         )
 

@@ -1,8 +1,11 @@
 """What benchmarks/ compares is what there is; its figures are made by hand, not here."""
 
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from segment import architectures, modules
@@ -44,3 +47,11 @@ def test_a_run_of_another_recipe_is_noticed() -> None:
     assert comparison.differing(wanted, other) == "model.init_args.stride"
     longer = comparison.experiment(ROWS["fcn8s"], Path("camvid"), classes=11, epochs=20)
     assert comparison.differing(wanted, longer) == "trainer.max_epochs"
+
+
+@pytest.mark.parametrize("script", ["crf_many", "crf_checks"])
+def test_scripts_that_share_the_crf_s_start_as_they_say(script: str) -> None:
+    words = [sys.executable, PATH.with_name(f"{script}.py"), "--help"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=PATH.parents[1], check=False)
+    assert done.returncode == 0, done.stderr
+    assert f"python benchmarks/{script}.py" in done.stdout
