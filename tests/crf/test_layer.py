@@ -137,5 +137,5 @@ def test_refuses_costs_of_other_classes_and_photos_that_are_not_8_bit() -> None:
     ],
 )
 def test_a_layer_refuses_shapes_that_do_not_fit(photos, scores) -> None:
-    with pytest.raises(ValueError, match="of 2 classes takes photos .*; give one score map per"):
+    with pytest.raises(ValueError, match=r"of 2 classes takes photos .*; give one score map per"):
         CRFLayer(2, SMALL)(torch.zeros(photos, dtype=torch.uint8), torch.zeros(scores))
