@@ -154,7 +154,8 @@ class DenseCRF:
 
     def scaled(self, factor: float) -> DenseCRF:
         """The CRF for a photo resized by this factor: widths are in pixels, so they follow."""
-        return replace(self, **scaled_widths(self, factor))
+        position, bilateral = scaled_widths(self, factor)
+        return replace(self, position_width_px=position, bilateral_width_px=bilateral)
 
     @property
     def backend_used(self) -> str:

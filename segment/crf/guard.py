@@ -190,21 +190,22 @@ def check_settings(crf: "DenseCRF", choices: Mapping[str, Sequence[str]]) -> Non
         require("compatibility", ok, "a symmetric C x C matrix of finite numbers, none beyond 1e20")
 
 
-def scaled_widths(crf: "DenseCRF", factor: float) -> dict[str, float]:
-    """Both widths in pixels, by field, for a photo resized by a factor.
+def scaled_widths(crf: "DenseCRF", factor: float) -> list[float]:
+    """Both widths in pixels, position and bilateral, for a photo resized by a factor.
 
     Raises:
         ValueError: One is out of its range at that size.
     """
-    fields = ("position_width_px", "bilateral_width_px")
-    widths = {name: getattr(crf, name) * factor for name in fields}
-    for name, width in widths.items():
+    widths = []
+    for name in ("position_width_px", "bilateral_width_px"):
+        width = getattr(crf, name) * factor
         if not LEAST_WIDTH <= width < math.inf:
             raise ValueError(
                 f"crf: {name} is {getattr(crf, name)}, which for this photo becomes {width:.3g} "
                 f"pixels by reference_size {crf.reference_size} and max_side {crf.max_side}; give "
                 f"those as a photo's longer side in pixels."
             )
+        widths.append(width)
     return widths
 
 

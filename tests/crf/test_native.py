@@ -145,14 +145,14 @@ def test_python_goes_on_while_it_runs() -> None:
     counter.start()
     try:
         start = time.perf_counter()
-        run(photo, p, iterations=20, threads=1)
+        run(photo, p, iterations=60, threads=1)
         end = time.perf_counter()
     finally:
         done.set()
         counter.join()
     # With Python's lock held, the counter stands still from the first moment to the last.
     seen = [start, *(moment for moment in inside if start < moment < end), end]
-    assert max(np.diff(seen)) < 0.9 * (end - start)
+    assert max(np.diff(seen)) < 0.6 * (end - start)
 
 
 @pytest.mark.parametrize("classes", [1, 2, 255])
