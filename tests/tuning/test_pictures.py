@@ -17,7 +17,7 @@ def scored(points: dict[Point, float]) -> list[Trial]:
 def test_of_trials_at_one_place_the_best_is_shown() -> None:
     drawn = [((3.0, 30.0, 3.0), 0.4), ((3.1, 30.0, 3.0), 0.6), ((3.2, 30.0, 3.0), 0.5),
              ((3.0, 60.0, 6.0), 0.3), ((9.0, 30.0, 3.0), 0.2)]  # fmt: skip
-    few, much = landscape(drawn, drawn[1][0])
+    few, much = landscape(drawn, drawn[3][0])
     assert [(place.point, place.score) for place in few.places] == [drawn[3], drawn[1]]
     assert few.weights.tolist() == pytest.approx([3.0, 3.1, 3.2, 3.0])
     assert [(place.point, place.score) for place in much.places] == [drawn[4]]
