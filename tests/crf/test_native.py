@@ -196,7 +196,8 @@ def test_permuting_the_classes_permutes_the_result() -> None:
     )
 
 
-# The lattice is not mirror-symmetric: here 1 to 2 % of the labels move, on others up to 5 %.
+# The lattice is not mirror-symmetric: here 1 to 2 % of the labels move, on real photos with noise
+# for probabilities 0.03 to 35 % (benchmarks/crf_checks.py mirror).
 @pytest.mark.parametrize("axis", [0, 1])
 def test_mirroring_nearly_commutes(axis) -> None:
     photo, p = photo_like(17, 90, 120), probabilities(18, 4, 90, 120, 2.0)
