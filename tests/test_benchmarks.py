@@ -55,6 +55,6 @@ def test_scripts_that_share_the_crf_s_start_as_they_say(script, monkeypatch, cap
     elsewhere = [path for path in sys.path if Path(path).resolve() != root]
     monkeypatch.setattr(sys, "path", [str(PATH.parent), *elsewhere])
     monkeypatch.setattr(sys, "argv", [f"{script}.py", "--help"])
-    with pytest.raises(SystemExit, match="^0$"):
+    with pytest.raises(SystemExit, match=r"^0$"):
         runpy.run_path(str(PATH.with_name(f"{script}.py")), run_name="__main__")
     assert f"python benchmarks/{script}.py" in capsys.readouterr().out
