@@ -23,8 +23,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from crf import crf, drawn, peak, photos, probabilities
 
-from benchmarks.crf import crf, drawn, peak, photos, probabilities
 from segment.crf import DenseCRF
 from segment.data.coco import CocoFile
 from segment.data.dataset import CocoSegmentation

@@ -18,6 +18,7 @@ from segment.scoring import at_size, refine
 ITERATIONS = (0, 1, 2, 5, 10)
 SEEN = 0.005  # share of the pixels, before or after, from which on a class is drawn
 SIDE, HEAD, GAP = 220, 22, 4
+INK = (30,) * 3
 LOWEST = -8.0  # log probability that is drawn as the darkest
 
 
@@ -25,6 +26,9 @@ def belief_figure(
     image: NDArray[np.uint8], maps: NDArray[np.float32], crf: DenseCRF, names: Sequence[str]
 ) -> NDArray[np.uint8]:
     """Two rows for each class that is seen, most pixels first; a column per number of iterations.
+
+    Cells are SIDE pixels at their longer side, GAP apart, below HEAD pixels of heads and above a
+    scale of the colours.
 
     Args:
         image: The photo, uint8 RGB (H, W, 3).
@@ -50,10 +54,15 @@ def belief_figure(
         values = [belief[train_id] for belief in beliefs]
         scores = [(np.log(np.maximum(v, 1e-30)) / -LOWEST + 1).clip(0, 1) for v in values]
         for kind, drawn in (("score", scores), ("belief", values)):
-            first = photo.copy()
-            _write(first, f"{names[train_id]}, {kind}", (6, 16))
+            first = _named(photo, f"{kind}: {names[train_id]}")
             rows.append(np.hstack([_framed(first), *(_framed(_heat(v, cell)) for v in drawn)]))
-    return np.vstack(rows)
+    rows.append(_scale("score: log probability,", f"{LOWEST:g} or less", "0", rows[0].shape[1]))
+    rows.append(_scale("belief: probability,", "0", "1", rows[0].shape[1]))
+    widest = max(row.shape[1] for row in rows)
+    room = [((0, 0), (0, widest - row.shape[1]), (0, 0)) for row in rows]
+    return np.vstack(
+        [np.pad(row, more, constant_values=255) for row, more in zip(rows, room, strict=True)]
+    )
 
 
 def _shares(belief: NDArray[np.float32]) -> NDArray[np.floating]:
@@ -74,10 +83,38 @@ def _framed(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _head(word: str, width: int) -> NDArray[np.uint8]:
     canvas = np.full((HEAD, width + GAP, 3), 255, np.uint8)
-    cv2.putText(canvas, word, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (30,) * 3, 1, cv2.LINE_AA)
+    _write(canvas, word, (4, 15), INK)
     return canvas
 
 
-def _write(canvas: NDArray[np.uint8], word: str, at: tuple[int, int]) -> None:
-    for color, thickness in ((0,) * 3, 3), ((255,) * 3, 1):
-        cv2.putText(canvas, word, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, thickness, cv2.LINE_AA)
+def _named(photo: NDArray[np.uint8], words: str) -> NDArray[np.uint8]:
+    """A photo with words on a dark strip, cut where they are too long."""
+    named = photo.copy()
+    shown = words
+    while len(shown) > 1 and _width(shown) > photo.shape[1] - 8:
+        shown = shown.removesuffix("...")[:-1] + "..."
+    named[:HEAD] = INK
+    _write(named, shown, (4, 15), (255,) * 3)
+    return named
+
+
+def _scale(words: str, low: str, high: str, width: int) -> NDArray[np.uint8]:
+    """A row with the colours between two ends."""
+    left = 4 + _width(f"{words} {low}") + 8
+    canvas = np.full((HEAD, max(width, left + 108 + _width(high) + 4), 3), 255, np.uint8)
+    _write(canvas, f"{words} {low}", (4, 15), INK)
+    canvas[4 : HEAD - 4, left : left + 100] = _heat(
+        np.linspace(0, 1, 100, dtype=np.float32)[None], (HEAD - 8, 100)
+    )
+    _write(canvas, high, (left + 108, 15), INK)
+    return canvas
+
+
+def _width(words: str) -> int:
+    return cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)[0][0]
+
+
+def _write(
+    canvas: NDArray[np.uint8], words: str, at: tuple[int, int], color: tuple[int, ...]
+) -> None:
+    cv2.putText(canvas, words, at, cv2.FONT_HERSHEY_SIMPLEX, 0.45, color, 1, cv2.LINE_AA)

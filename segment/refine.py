@@ -4,8 +4,8 @@
     python -m segment.refine photo.jpg --labels photo.png --out refined --figure
 
 --probabilities is what `predict --save_probabilities` writes, or any .npz with an array
-`probabilities`, or an .npy: softmax, float (C, h, w), of the photo's size or smaller. --labels is a
-picture of train ids, 255 where unsure.
+`probabilities`, or an .npy: softmax, float (C, h, w), of the photo's size or smaller. --labels is
+an 8-bit picture of train ids, grey or with a palette (as PASCAL VOC's), 255 where unsure.
 
 Writes to --out:
 
@@ -22,11 +22,11 @@ from pathlib import Path
 from typing import NamedTuple
 from zipfile import BadZipFile
 
-import cv2
 import jsonargparse
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 
 from segment.arguments import add_switch
 from segment.cli_errors import SegmentParser, user_errors
@@ -55,7 +55,11 @@ def _arguments() -> jsonargparse.ArgumentParser:
     )
     parser.add_argument("--out", type=str, required=True, help="Folder to write to.")
     parser.add_argument(
-        "--crf", type=DenseCRF | None, sub_configs=True, help="Settings, or a YAML file of them."
+        "--crf",
+        type=DenseCRF | None,
+        default=DenseCRF(),
+        sub_configs=True,
+        help="Settings, or a YAML file of them.",
     )
     add_switch(parser, "save_probabilities", "Write NAME.npz.")
     add_switch(parser, "figure", "Write NAME.figure.png.")
@@ -93,11 +97,12 @@ def read_probabilities(path: Path) -> Given:
                 content = file["probabilities"]
     except KeyError as error:
         raise ValueError(f"{path}: has no array `probabilities`; {remedy}.") from error
-    except (OSError, ValueError, EOFError, BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, MemoryError, BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: cannot be read; {remedy}.") from error
     if content.ndim != 3 or content.dtype.kind != "f" or not 0 < len(content) <= MOST_CLASSES:
         raise ValueError(f"{path}: holds {content.dtype} of shape {content.shape}; {remedy}.")
-    listed = [str(n) for n in (np.arange(len(content)) if names is None else np.ravel(names))]
+    told_names = np.arange(len(content)) if names is None else np.ravel(names)
+    listed = [n.decode(errors="replace") if isinstance(n, bytes) else str(n) for n in told_names]
     if len(listed) != len(content):
         raise ValueError(
             f"{path}: names {len(listed)} `classes` for {len(content)} maps; name each, or none."
@@ -132,20 +137,25 @@ def check_shape(path: Path, given: Given, size: tuple[int, int]) -> None:
 
 
 def read_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """A picture of train ids, uint8 (H, W), 255 where unknown.
+    """A picture of train ids, grey or a palette's indices, uint8 (H, W), 255 where unknown.
 
     Raises:
         ValueError: It is no such picture, or of another size than the photo.
     """
-    ids = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if ids is None or ids.ndim != 2 or ids.dtype != np.uint8:
-        raise ValueError(f"{path}: is no 8-bit grey picture of train ids; give a PNG of those.")
+    remedy = "give an 8-bit PNG, grey or with a palette, whose values are train ids"
+    try:
+        with Image.open(path) as picture:  # OpenCV would give a palette's colours
+            if picture.mode not in ("L", "P"):
+                raise ValueError(f"{path}: is of mode {picture.mode}, no train ids; {remedy}.")
+            ids = np.array(picture)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path}: cannot be read as a picture; {remedy}.") from error
     if ids.shape != size:
         raise ValueError(
             f"{path}: is {ids.shape[1]}x{ids.shape[0]} but the photo {size[1]}x{size[0]} (turned "
             f"as EXIF asks); give labels of the same size."
         )
-    return ids  # type: ignore[return-value]  # OpenCV's arrays are of any type
+    return ids
 
 
 def from_labels(
@@ -189,7 +199,9 @@ def main(args: Sequence[str]) -> None:
     """Run the verb with its command line."""
     parser = _arguments()
     parsed = parser.parse_args(list(args))
-    crf: DenseCRF = parser.instantiate(parsed).crf or DenseCRF()
+    crf: DenseCRF | None = parser.instantiate(parsed).crf
+    if crf is None:
+        raise ValueError("--crf null would refine nothing; leave it out, or give settings.")
     if (parsed.probabilities is None) == (parsed.labels is None):
         raise ValueError("give either --probabilities or --labels, and not both.")
     path, out = Path(parsed.photo), Path(parsed.out)

@@ -12,7 +12,7 @@ Writes to RUN/crf/<split>, or --out:
 
     crf.yaml         for --crf of fit, evaluate, predict and refine
     tuning.md        scores on the half that tuned nothing, and the verdict
-    landscape.png    every trial; of --method gradient curves.png: loss and weights, step by step
+    landscape.png    the best trial of each place; or, learnt, curves.png: loss and weights by step
     trials.*.jsonl, gradient.*.pt, tuned.*.yaml      what was tried, learnt and found
     cache/           the network's answers
 """

@@ -1,8 +1,11 @@
 """What benchmarks/ compares is what there is; its figures are made by hand, not here."""
 
 import importlib.util
+import runpy
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from segment import architectures, modules
@@ -44,3 +47,14 @@ def test_a_run_of_another_recipe_is_noticed() -> None:
     assert comparison.differing(wanted, other) == "model.init_args.stride"
     longer = comparison.experiment(ROWS["fcn8s"], Path("camvid"), classes=11, epochs=20)
     assert comparison.differing(wanted, longer) == "trainer.max_epochs"
+
+
+@pytest.mark.parametrize("script", ["crf_many", "crf_checks"])
+def test_scripts_that_share_the_crf_s_start_as_they_say(script, monkeypatch, capsys) -> None:
+    root = PATH.parents[1]  # which Python does not search for a script that is not in it
+    elsewhere = [path for path in sys.path if Path(path).resolve() != root]
+    monkeypatch.setattr(sys, "path", [str(PATH.parent), *elsewhere])
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", "--help"])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        runpy.run_path(str(PATH.with_name(f"{script}.py")), run_name="__main__")
+    assert f"python benchmarks/{script}.py" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from segment import refine
 from segment.crf import DenseCRF
@@ -40,6 +41,20 @@ def test_labels_of_another_program_follow_the_photo_s_edge(photo: Path, tmp_path
     assert figure.shape[0] // 147 == 2 * 2  # 220x147 px and a gap: scores and beliefs of both
     with np.load(out / "photo.npz") as file:
         assert file["probabilities"].shape == (2, 40, 60)
+
+
+def test_a_palette_s_colours_are_no_train_ids(photo: Path, tmp_path: Path) -> None:
+    """PASCAL VOC's label files: indices into a palette, 255 along the borders."""
+    labels = np.zeros((40, 60), np.uint8)
+    labels[:, 34:] = 1
+    labels[:, 33] = 255
+    picture = Image.fromarray(labels)
+    picture.putpalette([0, 0, 0, 128, 0, 0] + 254 * [224, 224, 192])
+    picture.save(tmp_path / "labels.png")
+    assert Image.open(tmp_path / "labels.png").mode == "P"
+    out = tmp_path / "out"
+    refine.main([str(photo), "--labels", str(tmp_path / "labels.png"), "--out", str(out)])
+    assert np.array_equal(ids_of(out), (np.arange(60) >= 30).astype(np.uint8)[None].repeat(40, 0))
 
 
 def test_tells_how_much_of_the_given_picture_changed(photo, tmp_path, capsys) -> None:
@@ -129,6 +144,12 @@ def test_refuses_names_and_sizes_that_do_not_fit(photo, tmp_path, fields, told) 
         refine.main(words)
 
 
+def test_names_in_bytes_are_names(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", probabilities=np.full((2, 4, 6), 0.5),
+             classes=np.array([b"tin", "é".encode("latin-1")]))  # fmt: skip
+    assert refine.read_probabilities(tmp_path / "x.npz").names == ["tin", "\ufffd"]
+
+
 def content(kind: str) -> np.ndarray:
     return {
         "integers": np.zeros((2, 40, 60), np.int64),
@@ -157,7 +178,11 @@ def test_refuses_a_pickle_and_a_damaged_file(photo: Path, tmp_path: Path) -> Non
     np.save(tmp_path / "pickle.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     (tmp_path / "half.npz").write_bytes(b"PK\x03\x04 and no more")
     np.savez(tmp_path / "other.npz", scores=np.zeros(3))
+    with (tmp_path / "huge.npy").open("wb") as file:  # a header of 2^57 bytes, and none behind it
+        heading = {"descr": "<f4", "fortran_order": False, "shape": (2, 2**27, 2**27)}
+        np.lib.format.write_array_header_1_0(file, heading)
     for name, told in (("pickle.npy", "cannot be read"), ("half.npz", "cannot be read"),
+                       ("huge.npy", "cannot be read"),
                        ("other.npz", "no array `probabilities`")):  # fmt: skip
         with pytest.raises(ValueError, match=told):
             refine.main([str(photo), "--probabilities", str(tmp_path / name), "--out", "x"])
@@ -168,7 +193,10 @@ def test_refuses_a_pickle_and_a_damaged_file(photo: Path, tmp_path: Path) -> Non
     [
         ([], "either --probabilities or --labels"),
         (["--labels", "labels.png", "--probabilities", "x.npy"], "and not both"),
-        (["--labels", "photo.png"], "no 8-bit grey picture"),
+        (["--labels", "photo.png"], "is of mode RGB, no train ids"),
+        (["--labels", "deep.png"], "is of mode I;16, no train ids"),
+        (["--labels", "half.png"], "cannot be read as a picture"),
+        (["--labels", "labels.png", "--crf", "null"], "--crf null would refine nothing"),
         (["--labels", "small.png"], "is 30x20 but the photo 60x40"),
         (["--labels", "labels.png", "--classes", "2"], "train ids up to 2"),
         (["--labels", "labels.png", "--certainty", "1.0"], "less than 1"),
@@ -179,5 +207,9 @@ def test_refuses(photo: Path, tmp_path: Path, monkeypatch, words: list[str], tol
     monkeypatch.chdir(tmp_path)
     cv2.imwrite("labels.png", np.full((40, 60), 2, np.uint8))
     cv2.imwrite("small.png", np.zeros((20, 30), np.uint8))
+    cv2.imwrite("deep.png", np.zeros((40, 60), np.uint16))
+    noise = np.random.default_rng(0).integers(0, 9, (40, 60)).astype(np.uint8)
+    whole = cv2.imencode(".png", noise)[1].tobytes()
+    Path("half.png").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(ValueError, match=told):
         refine.main([str(photo), "--out", "out", *words])

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from segment.crf import exact, layer, native, pydensecrf
 from segment.crf.arrays import Array, device_of, resized, resized_photo, restorer
-from segment.crf.guard import check, check_settings, whole
+from segment.crf.guard import check, check_settings, scaled_widths, whole
 from segment.crf.pool import WorkerPool
 from segment.crf.presets import PRESETS
 
@@ -37,7 +37,7 @@ class DenseCRF:
     distance in the photo, one of their distance in the photo and in colour.
 
     Args:
-        iterations: Mean-field steps, 0 or more; 0 returns the clipped input.
+        iterations: Mean-field steps, 0 to 1000; 0 returns the clipped input.
         position_width_px: Standard deviation of the smoothness kernel, in pixels.
         position_weight: Weight of the smoothness kernel, 0 or more.
         bilateral_width_px: Standard deviation of the appearance kernel in the photo, in pixels.
@@ -154,11 +154,8 @@ class DenseCRF:
 
     def scaled(self, factor: float) -> DenseCRF:
         """The CRF for a photo resized by this factor: widths are in pixels, so they follow."""
-        return replace(
-            self,
-            position_width_px=self.position_width_px * factor,
-            bilateral_width_px=self.bilateral_width_px * factor,
-        )
+        position, bilateral = scaled_widths(self, factor)
+        return replace(self, position_width_px=position, bilateral_width_px=bilateral)
 
     @property
     def backend_used(self) -> str:

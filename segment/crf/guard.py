@@ -133,7 +133,13 @@ def _dtype(array: np.ndarray | Tensor, what: str) -> str:
             f"The CRF takes {what} as a numpy array or a tensor, got {type(array).__name__}; "
             f"convert it with np.asarray."
         )
+    if isinstance(array, np.ma.MaskedArray):
+        raise ValueError(f"The CRF takes {what} without a mask; give `.filled()` of the array.")
     if isinstance(array, Tensor):
+        if array.is_meta:
+            raise ValueError(f"The CRF needs values, but {what} is a meta tensor; compute it.")
+        if array.layout is not torch.strided or array.is_nested:
+            raise ValueError(f"The CRF takes {what} as a dense tensor; call `.to_dense()` on it.")
         return str(array.dtype).removeprefix("torch.")
     return array.dtype.name  # str() would spell out a foreign byte order
 
@@ -153,11 +159,11 @@ def check_settings(crf: "DenseCRF", choices: Mapping[str, Sequence[str]]) -> Non
         if not ok:
             raise ValueError(f"crf: {field} is {getattr(crf, field)!r}; make it {remedy}.")
 
-    require("iterations", whole(crf.iterations, 0), "a whole number, 0 or more")
+    ok = whole(crf.iterations, 0) and crf.iterations <= MOST_ITERATIONS
+    require("iterations", ok, f"a whole number, 0 or more, at most {MOST_ITERATIONS}")
     for name in ("position_width_px", "bilateral_width_px", "bilateral_width_levels"):
         width = getattr(crf, name)
-        # The lattice counts in widths, and its counts must fit into 32 bits.
-        require(name, finite(width) and width >= 1e-4, "a finite number from 0.0001 on")
+        require(name, finite(width) and width >= LEAST_WIDTH, "a finite number from 0.0001 on")
     for name in ("position_weight", "bilateral_weight"):
         weight = getattr(crf, name)
         require(name, finite(weight) and weight >= 0, "finite and 0 or more (0 switches it off)")
@@ -175,8 +181,57 @@ def check_settings(crf: "DenseCRF", choices: Mapping[str, Sequence[str]]) -> Non
     ok = kept is None or (isinstance(kept, list | tuple) and all(whole(one, 0) for one in kept))
     require("keep_classes", ok, "a list of train ids, or null")
     if crf.compatibility is not None:
+        if isinstance(crf.compatibility, np.ndarray | Tensor):
+            raise ValueError(
+                f"crf: compatibility is a {type(crf.compatibility).__name__}; make it a list of "
+                f"lists with `.tolist()`, as a YAML file holds it."
+            )
         ok = symmetric(crf.compatibility)
         require("compatibility", ok, "a symmetric C x C matrix of finite numbers, none beyond 1e20")
+
+
+def scaled_widths(crf: "DenseCRF", factor: float) -> list[float]:
+    """Both widths in pixels, position and bilateral, for a photo resized by a factor.
+
+    Raises:
+        ValueError: One is out of its range at that size.
+    """
+    widths = []
+    for name in ("position_width_px", "bilateral_width_px"):
+        width = getattr(crf, name) * factor
+        if not LEAST_WIDTH <= width < math.inf:
+            raise ValueError(
+                f"crf: {name} is {getattr(crf, name)}, which for this photo becomes {width:.3g} "
+                f"pixels by reference_size {crf.reference_size} and max_side {crf.max_side}; give "
+                f"those as a photo's longer side in pixels."
+            )
+        widths.append(width)
+    return widths
+
+
+def check_batch(photos: Tensor, scores: Tensor, classes: int) -> None:
+    """Refuse a batch that `CRFLayer` would misread.
+
+    Args:
+        photos: To be uint8 (N, 3, H, W).
+        scores: To be float (N, C, H, W).
+        classes: C.
+
+    Raises:
+        ValueError: One is not that, or they do not fit each other.
+    """
+    if photos.dtype != torch.uint8:
+        raise ValueError(
+            f"The CRF compares 8-bit grey levels, but the photos are {photos.dtype}; pass them as "
+            f"uint8, before normalization."
+        )
+    n, c, *size = scores.shape if scores.ndim == 4 else (0, 0)
+    if c != classes or photos.shape != (n, 3, *size):
+        raise ValueError(
+            f"The CRF of {classes} classes takes photos (N, 3, H, W) with scores (N, {classes}, H, "
+            f"W), got {tuple(photos.shape)} with {tuple(scores.shape)}; give one score map per "
+            f"class and photo, at the photo's size."
+        )
 
 
 def whole(value: object, least: int) -> bool:
@@ -190,6 +245,8 @@ def finite(value: object) -> bool:
 
 
 MOST_COST = 1e20  # sums over all pixels still fit into a float
+MOST_ITERATIONS = 1000  # the papers' fields settle within 10
+LEAST_WIDTH = 1e-4  # the lattice counts in widths, and its counts must fit into 32 bits
 
 
 def symmetric(rows: list[list[float]]) -> bool:

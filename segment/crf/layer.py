@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from segment.crf.guard import check_batch
 from segment.crf.permutohedral import Lattice
 
 if TYPE_CHECKING:
@@ -60,13 +61,9 @@ class CRFLayer(nn.Module):
             Scores whose softmax is Q, float (N, C, H, W).
 
         Raises:
-            ValueError: The photos are not uint8.
+            ValueError: The photos are not uint8, or the shapes are not these.
         """
-        if photos.dtype != torch.uint8:
-            raise ValueError(
-                f"The CRF compares 8-bit grey levels, but the photos are {photos.dtype}; pass them "
-                f"as uint8, before normalization."
-            )
+        check_batch(photos, scores, len(self.compatibility))
         mu = ((self.compatibility + self.compatibility.T) / 2).to(scores.dtype)
         weights = self.position_weight, self.bilateral_weight
         return mean_field(photos, scores.log_softmax(1), self.crf, weights, mu)

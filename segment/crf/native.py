@@ -74,9 +74,10 @@ def mean_field(
     largest = 1.0 if matrix is None else max(1.0, np.abs(matrix).max())
     for name in ("position_weight", "bilateral_weight"):
         if getattr(crf, name) * largest > MOST_WEIGHT:
+            costs = "" if largest == 1 else f" times {largest:.3g}, the largest of compatibility,"
             raise ValueError(
-                f"crf: {name} is {getattr(crf, name)}, which overflows; lower it (papers use 2 to "
-                f"10)."
+                f"crf: {name} is {getattr(crf, name)}, which{costs} overflows; lower "
+                f"{'compatibility' if costs else 'it'} (papers use weights of 2 to 10)."
             )
     if crf.iterations == 0:
         clipped = np.clip(probabilities, crf.clip, 1)

@@ -21,8 +21,9 @@ from segment.files import write_atomically, write_json
 from segment.modules import SegmentationModule
 from segment.scoring import at_most, at_size
 
-# Labels that may differ where a coarser grid of scores is stored: 1 in 1000.
-KEPT = 0.999
+# Where a coarser grid of scores is stored, 1 label in 1000 may differ, and 1 pixel in 1000 have a
+# probability that is further off than CLOSE. A strided network's own grid is within 0.001.
+KEPT, CLOSE = 0.999, 0.02
 FLOOR = -80.0  # of a log probability; lower ones are 0 in float32
 
 
@@ -158,11 +159,11 @@ class Grid(NamedTuple):
 
 
 def compact(probabilities: torch.Tensor) -> tuple[torch.Tensor, Grid]:
-    """Log probabilities, float16, on the coarsest grid that keeps the labels.
+    """Log probabilities, float16, on the coarsest grid that keeps labels and probabilities.
 
     A network that scores every eighth pixel and interpolates has said no more than those scores.
-    Others lose labels on a coarser grid, which shows. What the scores of a pixel have in common
-    cancels in the softmax, so log probabilities do for logits.
+    Others lose labels on a coarser grid, or what is probable without winning, which shows. What the
+    scores of a pixel have in common cancels in the softmax, so log probabilities do for logits.
 
     Args:
         probabilities: float32 (C, H, W).
@@ -180,8 +181,11 @@ def compact(probabilities: torch.Tensor) -> tuple[torch.Tensor, Grid]:
                 continue
             down, across = _knots(height, grid), _knots(width, grid)
             small = (down @ scores @ across.T).half()
-            again = restored(small, grid, (height, width)).argmax(0)
-            if (again == labels).float().mean() >= KEPT:
+            again = restored(small, grid, (height, width))
+            if (again.argmax(0) == labels).float().mean() < KEPT:
+                continue
+            off = again.sub_(probabilities).abs_().amax(0)
+            if (off <= CLOSE).float().mean() >= KEPT:
                 return small, grid
     return scores.half(), Grid(1, 1)
 

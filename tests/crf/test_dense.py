@@ -240,6 +240,10 @@ def spoiled(value: float) -> np.ndarray:
         (IMAGE, P[0], r"\(C, H, W\) or \(N, C, H, W\), none of them 0, got \(12, 9\)"),
         (IMAGE[:0], P[:, :0], r"none of them 0, got \(3, 0, 9\)"),
         (IMAGE, P[:0], r"none of them 0, got \(0, 12, 9\)"),
+        (IMAGE, np.ma.masked_less(P, 0.1), r"takes the probabilities without a mask"),
+        (np.ma.masked_less(IMAGE, 9), P, r"takes the photo without a mask"),
+        (IMAGE, torch.from_numpy(P).to_sparse(), r"the probabilities as a dense tensor"),
+        (IMAGE, torch.from_numpy(P).to("meta"), r"the probabilities is a meta tensor"),
     ],
 )
 def test_refuses(image, probabilities, message) -> None:
@@ -253,6 +257,7 @@ def test_refuses(image, probabilities, message) -> None:
         ("iterations", -1, "0 or more"),
         ("iterations", 2.5, "whole number"),
         ("iterations", True, "whole number"),
+        ("iterations", 2**40, "at most 1000"),
         ("position_width_px", 0.0, "from 0.0001 on"),
         ("bilateral_width_px", 1e-30, "from 0.0001 on"),  # this one crashed the lattice
         ("bilateral_width_px", float("nan"), "finite"),
@@ -266,6 +271,8 @@ def test_refuses(image, probabilities, message) -> None:
         ("compatibility", [[0.0, 1.0], [2.0, 0.0]], "symmetric"),
         ("compatibility", [[0.0, 1.0]], "C x C"),
         ("compatibility", [1.0, 2.0], "C x C"),
+        ("compatibility", 1 - np.eye(2), "a list of lists"),
+        ("compatibility", 1 - torch.eye(2), "a list of lists"),
         ("compatibility", [[0.0, float("nan")], [float("nan"), 0.0]], "finite"),
     ],
 )
@@ -281,6 +288,13 @@ def test_refuses_settings_that_do_not_fit_the_classes() -> None:
         DenseCRF(clip=0.4)(IMAGE, P)
     with pytest.raises(ValueError, match=r"position_weight is 1e\+38, which overflows"):
         DenseCRF(position_weight=1e38, bilateral_weight=3e38, normalization="none")(IMAGE, P)
+    with pytest.raises(ValueError, match=r"times 1e\+20, the largest of comp.*; lower compatib"):
+        DenseCRF(compatibility=(1e20 * (1 - np.eye(3))).tolist())(IMAGE, P)
+    for sizes in ({"reference_size": 10**9}, {"max_side": 1, "position_width_px": 5e-4}):
+        with pytest.raises(
+            ValueError, match=r"for this photo becomes .* reference_size .*max_side"
+        ):
+            DenseCRF(**sizes)(IMAGE, P)
 
 
 # Large photos

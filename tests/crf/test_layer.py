@@ -122,3 +122,20 @@ def test_refuses_costs_of_other_classes_and_photos_that_are_not_8_bit() -> None:
     photos, scores = batch(1, 1, 2, 8, 9)
     with pytest.raises(ValueError, match=r"8-bit grey levels, but the photos are torch.float32"):
         CRFLayer(2, SMALL)(photos / 255, scores)
+
+
+@pytest.mark.parametrize(
+    ("photos", "scores"),
+    [
+        ((1, 3, 8, 9), (2, 2, 8, 9)),  # would broadcast
+        ((2, 3, 8, 9), (1, 2, 8, 9)),
+        ((1, 4, 8, 9), (1, 2, 8, 9)),
+        ((1, 3, 8, 9), (1, 2, 4, 5)),
+        ((1, 3, 8, 9), (1, 1, 8, 9)),  # would broadcast against the compatibility
+        ((1, 3, 8, 9), (1, 3, 8, 9)),
+        ((3, 8, 9), (2, 8, 9)),
+    ],
+)
+def test_a_layer_refuses_shapes_that_do_not_fit(photos, scores) -> None:
+    with pytest.raises(ValueError, match=r"of 2 classes takes photos .*; give one score map per"):
+        CRFLayer(2, SMALL)(torch.zeros(photos, dtype=torch.uint8), torch.zeros(scores))
