@@ -124,6 +124,7 @@ class Elsewhere:
 
     def __init__(self, kind: str, folder: Path) -> None:
         script = Path(__file__).with_name("crf_elsewhere.py")
+        self.kind, self.folder = kind, folder
         environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen(
             [sys.executable, script, kind],
@@ -143,7 +144,9 @@ class Elsewhere:
             assert self.process.stdout is not None
             self.process.stdin.write(json.dumps({**paths, "crf": asdict(crf("auto"))}) + "\n")
             self.process.stdin.flush()
-            return float(self.process.stdout.readline())
+            if not (answer := self.process.stdout.readline()):
+                raise SystemExit(f"{self.folder}: no {self.kind} that answers there, see above.")
+            return float(answer)
 
 
 def crf(backend: str) -> DenseCRF:
