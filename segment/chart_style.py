@@ -118,7 +118,8 @@ def name_points(
 ) -> None:
     """Write names beside points, where they cover neither points nor each other.
 
-    Lines from points to names cross neither each other nor other points; a point without such a place has no name.
+    Lines from points to names cross neither each other nor other points; a point without such a
+    place has no name.
 
     Args:
         figure: The chart; its y axis spans the points.
