@@ -23,6 +23,7 @@ CHANGE_SCALE = [
 LONGEST = 30
 _LINE = 14  # pixels that a line of small text takes
 _LETTER = 6  # and a letter of it, about
+_Line = tuple[float, float, float, float]
 
 
 def text(name: str) -> str:
@@ -117,6 +118,9 @@ def name_points(
 ) -> None:
     """Write names beside points, where they cover neither points nor each other.
 
+    Lines from points to names cross neither each other nor other points; a point without such a
+    place has no name.
+
     Args:
         figure: The chart; its y axis spans the points.
         points: x, y and name, which is as `shorts` gives it, of each; "": it stays without.
@@ -132,26 +136,34 @@ def name_points(
     ys = [-y for _, y, _ in points]
     spots = [(place(x, xs, size[0]), place(y, ys, size[1])) for x, y in zip(xs, ys, strict=True)]
     taken = [(x - 8, x + 8, y) for x, y in spots]
+    drawn: list[_Line] = []  # points as crosses, leaders, and names as lines
+    for x, y in spots:
+        drawn += [(x - 6, y, x + 6, y), (x, y - 6, x, y + 6)]
     for (x, y), at, point in sorted(zip(spots, xs, points, strict=True)):
-        leftward = x > size[0] / 2
         if not point[2]:
             continue
-        near = -14 if leftward else 14
-        far = math.copysign(20 + _LETTER * len(point[2]), near)
-        left, right = sorted((x + near, x + far))
-        for step in sorted(range(-8, 9), key=abs):
+        inward = -1 if x > size[0] / 2 else 1
+        steps = sorted(range(-8, 9), key=abs)
+        for step, side in ((step, side) for step in steps for side in (inward, -inward)):
             middle = y + _LINE * step
+            begin, end = x + 14 * side, x + (20 + _LETTER * len(point[2])) * side
+            left, right = sorted((begin, end))
+            inside = side == inward or (left >= 0 and right <= size[0])
+            if not inside or not -_LINE < middle <= size[1]:
+                continue
             free = all(left >= b or a >= right or abs(middle - c) >= _LINE for a, b, c in taken)
-            if not free or not -_LINE < middle <= size[1]:
+            lines: list[_Line] = [(x, y, begin, middle), (begin, middle, end, middle)]
+            if not free or any(_cross(line, other) for line in lines for other in drawn):
                 continue
             taken.append((left, right, middle))
+            drawn += lines
             figure.add_annotation(
                 x=at,
                 y=point[1],
-                ax=near,
+                ax=14 * side,
                 ay=middle - y,
                 text=point[2],
-                xanchor="right" if leftward else "left",
+                xanchor="left" if side > 0 else "right",
                 arrowhead=0,
                 arrowwidth=1,
                 arrowcolor="#999",
@@ -159,6 +171,18 @@ def name_points(
                 **cell,
             )
             break
+
+
+def _cross(one: _Line, other: _Line) -> bool:
+    """Whether two lines, each as x, y, x, y, cross; to touch is not to cross."""
+
+    def turn(line: _Line, x: float, y: float) -> float:
+        return (line[2] - line[0]) * (y - line[1]) - (line[3] - line[1]) * (x - line[0])
+
+    return (
+        turn(one, *other[:2]) * turn(one, *other[2:]) < 0
+        and turn(other, *one[:2]) * turn(other, *one[2:]) < 0
+    )
 
 
 def finished(figure: go.Figure, height: int, **layout: Any) -> go.Figure:

@@ -24,6 +24,8 @@ from segment.comparison.tables import confusions_table
 MOST_WRITTEN = 600  # cells of a heat map that still have room for their number
 MOST_NAMED = 12  # runs whose names still have room beside their points
 MOST_PAIRS = 12
+MOST_LETTERS = 100  # of classes that stand level below one chart
+IOU_RANGE = (-0.03, 1.03)  # an axis of IoU, with room for marks at 0 and 1
 
 
 def class_names(runs: Sequence[Run]) -> list[str]:
@@ -78,7 +80,9 @@ def class_bars(run: Run, names: Sequence[str]) -> go.Figure:
             marker_color=OF_KIND[kind],
             hovertemplate="%{y:.3f}",
         )
-    figure.update_xaxes(**named_axis(names))
+    # Slanting the other way, a long last name would leave the chart, and Plotly leaves it out.
+    slant = {"tickangle": -40} if sum(map(len, names)) > MOST_LETTERS else {}
+    figure.update_xaxes(**named_axis(names, **slant))
     figure.update_yaxes(range=[0, 1], title="IoU")
     return finished(figure, 330, barmode="group", bargap=0.25)
 
@@ -118,7 +122,7 @@ def cost_against_score(runs: Sequence[Run]) -> go.Figure:
             points = [(x, y, name) for x, y, name in found if x and y is not None]
             if points and column == 2:  # where the axis begins
                 points.append((0, points[0][1], ""))
-            name_points(figure, points, (260, 240), log=column == 1, row=1, col=column)
+            name_points(figure, points, (380, 240), log=column == 1, row=1, col=column)
     known = [adds for run in runs if (adds := _cost(run, "raw", 1))]
     title = "multiply-adds (10\u2079, 512x512)"
     figure.update_xaxes(**log_axis(known, title), row=1, col=1)
@@ -172,10 +176,11 @@ def failing_classes(shares: dict[str, float], runs: Sequence[Run]) -> go.Figure:
             hoverinfo="text",
             hovertext=hovers,
         )
-    name_points(figure, list(points.values()), (560, 300), log=True)
     percent = [share for share, _, _ in points.values()]
+    ends = [(min(percent), end, "") for end in IOU_RANGE if percent]
+    name_points(figure, [*points.values(), *ends], (560, 280), log=True)
     figure.update_xaxes(**log_axis(percent, "share of the labelled pixels, %"))
-    figure.update_yaxes(range=[-0.03, 1.03], title="IoU: median, least and most of the runs")
+    figure.update_yaxes(range=IOU_RANGE, title="IoU: median, least and most of the runs")
     return finished(figure, 440)
 
 

@@ -57,6 +57,14 @@ def wait(page: webdriver.Chrome, script: str) -> None:
     WebDriverWait(page, 20).until(lambda chrome: chrome.execute_script(f"return {script}"))
 
 
+def drawn(page: webdriver.Chrome, figure: go.Figure, sign: str) -> None:
+    page.execute_script(
+        "Plotly.newPlot('pair-chart', ...arguments[0])",
+        [json.loads(figure.to_json())[key] for key in ("data", "layout")],
+    )
+    wait(page, f"document.querySelector('#pair-chart {sign}')")
+
+
 def test_loads_draws_every_chart_and_says_nothing_in_the_console(page: webdriver.Chrome) -> None:
     page.get_log("browser")
     page.refresh()
@@ -121,12 +129,7 @@ def test_the_legend_covers_no_title_of_an_axis(page: webdriver.Chrome) -> None:
     names = [f"deeplab_v3plus_resnet{n}_{'stride16_' * 2}seed" for n in range(12)]
     figure = go.Figure([go.Scatter(x=[0, 11], y=[n, n], name=name) for n, name in enumerate(names)])
     figure.update_xaxes(**named_axis(names, tickangle=-60), title="the title")
-    figure = finished(figure, 500)
-    page.execute_script(
-        "Plotly.newPlot('pair-chart', ...arguments[0])",
-        [json.loads(figure.to_json())[key] for key in ("data", "layout")],
-    )
-    wait(page, "document.querySelector('#pair-chart .legend')")
+    drawn(page, finished(figure, 500), ".legend")
     top, bottom, ticks = page.execute_script(
         "const box = (name) => document.querySelector('#pair-chart ' + name)"
         ".getBoundingClientRect();"

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from making import HEIGHT, NAMES, WIDTH, make_set, write_run
 
-from segment.chart_style import log_axis, shorts
+from segment.chart_style import log_axis, name_points, shorts
 from segment.comparison import charts, load_runs
 from segment.comparison.curves import reliability
 from segment.comparison.runs import Run
@@ -81,6 +82,20 @@ def test_bins_of_a_few_pixels_are_no_point_of_the_reliability_curve(runs: list[R
 def test_runs_are_named_where_they_stand_in_the_chart_of_costs(runs: list[Run]) -> None:
     written = [note.text for note in charts.cost_against_score(runs).layout.annotations]
     assert sorted(written) == ["net0", "net0", "net1", "net1"]  # against adds, and seconds
+
+
+def test_the_line_to_a_name_runs_through_no_other_point() -> None:
+    figure = go.Figure()
+    points = [(0.0, 0.0, ""), (0.30, 0.5, "left"), (0.31, 0.5, "right"), (1.0, 1.0, "")]
+    name_points(figure, points, (400, 200))
+    sides = {note.text: note.ax for note in figure.layout.annotations}
+    assert sides["left"] < 0 < sides["right"]
+
+
+def test_long_names_below_bars_slant_into_the_chart(runs: list[Run]) -> None:
+    names = [f"Plastic bottle number {n} of the set" for n in range(10)]
+    assert charts.class_bars(runs[0], names).layout.xaxis.tickangle < 0
+    assert charts.class_bars(runs[0], NAMES).layout.xaxis.tickangle is None
 
 
 def test_seconds_are_never_the_best(runs: list[Run]) -> None:
