@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from segment.crf import DenseCRF
 from segment.data.taxonomy import Taxonomy
-from segment.labels import labels_of
+from segment.labels import labels_of, with_kept
 from segment.modules.base import SegmentationModule
 from segment.scoring import at_most, refine
 
@@ -53,7 +53,8 @@ class Answer:
     def refined(self, crf: DenseCRF) -> NDArray[np.uint8]:
         """Train ids after refining, uint8 (H, W): those that `segment.predict` writes."""
         maps, _ = refine(self.image, self.maps, crf)
-        return labels_of(torch.from_numpy(maps), self.size).ids.numpy()
+        own, found = (labels_of(torch.from_numpy(one), self.size) for one in (self.maps, maps))
+        return with_kept(own, found, crf.keep_classes).ids.numpy()
 
     @property
     def size(self) -> tuple[int, int]:

@@ -130,6 +130,18 @@ def measured(sums: Sums, background: int | None) -> NDArray[np.float64]:
     return np.concatenate([np.stack(columns, -1), iou], -1)
 
 
+def blocks_showing(sums: Sums) -> NDArray[np.int64]:
+    """Blocks (rows of `sums`) that have what a measure is of, by `measure_names`.
+
+    A class, a boundary, a label change: where few have one, draws are too much alike.
+    """
+    number = len(sums.pixels)
+    found = dict.fromkeys(MEASURES, number)
+    found["boundary_f1"] = int((sums.boundary[:, 1] > 0).sum())
+    found["trimap_miou"] = int((sums.trimap[:, 1].sum(-1) > 0).sum())
+    return np.array([*found.values(), *(sums.pixels[:, 1] > 0).sum(0)])
+
+
 def draw_blocks(blocks: int, draws: int, seed: int) -> NDArray[np.integer]:
     """How often each block is drawn with replacement, int (draws, blocks)."""
     generator = np.random.default_rng(seed)
@@ -144,7 +156,11 @@ def paired_bootstrap(
     draws: int = 2000,
     seed: int = 0,
 ) -> dict[str, Difference]:
-    """After minus before by measure, with its interval.
+    """After minus before by measure, with its interval: quantiles of the draws.
+
+    Of few blocks that is too narrow. In 600 simulations of a mean's gain it held the truth in 86 %
+    with 6 blocks, 89 % with 8 and 10, 92 % with 20, 95 % with 50. Reports take Student's quantile
+    instead (`segment.comparison.differences`).
 
     Args:
         before: Stacked totals of photos.
@@ -167,8 +183,7 @@ def paired_bootstrap(
     ours, theirs = (measured(one.by_block(blocks).summed(drawn), background) for one in sums)
     found = {}
     names = measure_names(before.confusion.shape[-1])
-    showing = np.full(len(names), number)  # blocks that a measure's draws differ by
-    showing[len(MEASURES) :] = (sums[0].by_block(blocks).pixels[:, 1] > 0).sum(0)
+    showing = blocks_showing(sums[0].by_block(blocks))
     rows = zip(names, new - old, (theirs - ours).T, showing, strict=True)
     for name, value, values, shown in rows:
         values = values[~np.isnan(values)]  # draws without a photo of the class

@@ -147,6 +147,10 @@ def read_labels(path: Path, size: tuple[int, int]) -> NDArray[np.uint8]:
         with Image.open(path) as picture:  # OpenCV would give a palette's colours
             if picture.mode not in ("L", "P"):
                 raise ValueError(f"{path}: is of mode {picture.mode}, no train ids; {remedy}.")
+            if "L;" in str(picture.tile):  # PIL widens these to 0..255, which multiplies the ids
+                raise ValueError(f"{path}: is grey of fewer than 8 bits; {remedy}.")
+            if picture.format == "JPEG":
+                raise ValueError(f"{path}: is a JPEG, which blurs train ids; {remedy}.")
             ids = np.array(picture)
     except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path}: cannot be read as a picture; {remedy}.") from error

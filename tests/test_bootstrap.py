@@ -67,6 +67,17 @@ def test_a_class_has_an_interval_where_six_blocks_show_it() -> None:
         assert np.isnan(together["iou/1"].low)
 
 
+def test_boundary_f1_has_an_interval_where_six_photos_have_a_boundary() -> None:
+    for having, told in ((1, False), (5, False), (6, True)):
+        before, after = totals_of(np.full(40, 0.4)), totals_of(np.full(40, 0.5))
+        for totals in (before, after):
+            totals.boundary[having:] = 0
+        found = paired_bootstrap(before, after, 0, draws=100)["boundary_f1"]
+        assert found.value == pytest.approx(0.1)
+        assert found.verdict == int(told)
+        assert np.isnan(found.low) != told
+
+
 def test_what_did_not_change_differs_by_nothing() -> None:
     totals = totals_of(np.linspace(0.1, 0.9, 12))
     for name, found in paired_bootstrap(totals, totals, 0, draws=50).items():

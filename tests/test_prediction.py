@@ -3,13 +3,19 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
+from segment.answer import Answer
+from segment.crf import DenseCRF
+from segment.data.taxonomy import Taxonomy
 from segment.predict import predict
-from segment.prediction import find_photos
+from segment.prediction import Job, Source, find_photos, write_prediction
 
 
 def test_of_a_json_the_images_alone_are_read(sample: Path, tmp_path: Path) -> None:
@@ -22,6 +28,25 @@ def test_of_a_json_the_images_alone_are_read(sample: Path, tmp_path: Path) -> No
     assert {source.image_id: source.name for source in found} == {
         image["id"]: image["file_name"] for image in content["images"]
     }
+
+
+def test_what_sliders_show_is_what_predict_writes_also_where_classes_are_kept(
+    tmp_path: Path,
+) -> None:
+    """A photo of four times the size that the CRF works at, and one class that keeps its pixels."""
+    rng = np.random.default_rng(0)
+    image = np.kron(rng.integers(0, 256, (12, 16, 3)), np.ones((20, 20, 1))).astype(np.uint8)
+    coarse = torch.from_numpy(rng.normal(size=(1, 3, 6, 8))).float() * 3
+    maps = torch.nn.functional.interpolate(coarse, (60, 80), mode="bilinear")[0].softmax(0).numpy()
+    crf = DenseCRF(max_side=80, keep_classes=[1])
+    taxonomy = Taxonomy.from_categories([{"id": n, "name": n} for n in ("can", "bag")])
+    source = Source(tmp_path / "a.jpg", "a.jpg", 1)
+    write_prediction(Job(image, maps, source, tmp_path, crf, taxonomy, False, False))
+    written = cv2.imread(str(tmp_path / "labels" / "a.jpg.png"), cv2.IMREAD_UNCHANGED)
+    shown = Answer(image, maps, written).refined(crf)
+    assert np.array_equal(shown, written)
+    free = Answer(image, maps, written).refined(replace(crf, keep_classes=None))
+    assert ((shown == 1) != (free == 1)).any()
 
 
 STOP = """

@@ -1,5 +1,7 @@
 """`python -m segment.refine` on the answers of this framework and of others."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -172,6 +174,21 @@ def test_refuses_what_are_no_probabilities(photo, tmp_path, kind, told) -> None:
     np.save(tmp_path / "x.npy", content(kind))
     with pytest.raises(ValueError, match=told):
         refine.main([str(photo), "--probabilities", str(tmp_path / "x.npy"), "--out", "out"])
+
+
+def test_refuses_labels_that_a_format_has_changed(photo: Path, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((40, 60), np.uint8)).save(tmp_path / "labels.jpg")
+    header = struct.pack(">IIBBBBB", 60, 40, 4, 0, 0, 0, 0)  # 4 bits, grey
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(bytes(40 * 31))), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    ]
+    (tmp_path / "labels.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
+    for name, told in (("labels.jpg", "is a JPEG"), ("labels.png", "fewer than 8 bits")):
+        words = [str(photo), "--labels", str(tmp_path / name), "--out", str(tmp_path / "o")]
+        with pytest.raises(ValueError, match=told):
+            refine.main(words)
 
 
 def test_refuses_a_pickle_and_a_damaged_file(photo: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +145,17 @@ def test_each_half_has_its_part(
     assert [guides == names for names, _, guides in calls] == [True] * (len(calls) - 1) + [False]
     control = rows[-1]
     assert control[2] == held[::-1]  # of two photos, the other one
-    assert control[1] == rows[-2][1] or control[1].tuned_on is not None
+    assert replace(control[1], tuned_on=None) == rows[-2][1]  # the CRF that is judged
+    assert rows[2][1] == DenseCRF(
+        iterations=10,
+        bilateral_weight=4,
+        bilateral_width_px=67,
+        bilateral_width_levels=3,
+        position_weight=3,
+        position_width_px=1,
+        normalization="after",
+        reference_size=500,  # photos of PASCAL VOC
+    )
 
 
 @pytest.mark.parametrize(("with_kept", "kept"), [(0.4, None), (0.5, None), (0.6, [0])])
@@ -152,12 +163,23 @@ def test_a_class_is_gated_where_that_serves_the_objective(
     tiny_run: Path, few: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_kept, kept
 ) -> None:
     monkeypatch.setattr(tune_crf, "falling", lambda raw, refined, background: [0])
+    guided = []
+    real = tune_crf.count_all
+    monkeypatch.setattr(
+        tune_crf, "count_all", lambda *given: guided.append(given[1]) or real(*given)
+    )
     values = iter([{"miou": 0.9, "boundary_f1": v} for v in (0.5, with_kept)])
     monkeypatch.setattr(tune_crf, "measures", lambda totals, background: next(values))
     words = ["--score_workers", 0, "--photos", 2, "--objective", "boundary_f1"]
     text = tune(tiny_run, tmp_path, *words)
     assert DenseCRF(**yaml.safe_load((tmp_path / "crf.yaml").read_text())).keep_classes == kept
     assert ("| tuned by grid and gated |" in text) == bool(kept)
+    assert guided[-1].keep_classes == kept  # the control's, too
+    # A run that is gated already is searched without: what falls is found anew.
+    again = tune(tiny_run, tmp_path / "again", *words[:4], "--crf.keep_classes", "[0]")
+    (found,) = (tmp_path / "again").glob("tuned.grid.*.yaml")
+    assert DenseCRF(**yaml.safe_load(found.read_text())).keep_classes is None
+    assert "| as given |" in again
 
 
 def test_another_working_size_needs_another_folder_and_two_at_once_one_each(

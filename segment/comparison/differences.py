@@ -26,6 +26,7 @@ from segment.bootstrap import (
     FEWEST_BLOCKS,
     LEVEL,
     MEASURES,
+    blocks_showing,
     draw_blocks,
     measure_names,
     measured,
@@ -127,10 +128,8 @@ def _compare(runs: Sequence[Run], group: str | None, draws: int, seed: int) -> l
             sums = run.sums[kind].by_block(blocks)
             rows = [measured(sums.summed(rows), run.background) for rows in (times, whole)]
             scored[run.name, kind] = Scored(*rows)
-    truth = runs[0].sums["raw"].by_block(blocks).pixels[:, 1]
     names = measure_names(len(runs[0].classes))
-    showing = np.full(len(names), number)
-    showing[len(MEASURES) :] = (truth > 0).sum(0)
+    showing = blocks_showing(runs[0].sums["raw"].by_block(blocks))
     levels = {"checkpoints": singles(runs)}
     if len(grouped := experiments(runs)) < len(runs):
         levels["experiments"] = grouped

@@ -62,8 +62,8 @@ class DenseCRF:
         reference_size: The longer side, in pixels, of the photos that both widths in pixels are
             for; they are rescaled to that of each photo. None takes them as they are.
         leave_out_below: Classes whose probability stays below this in the whole photo, and which no
-            pixel is labelled, are left out and get 0. Saves time where most classes of a large
-            taxonomy are absent; none was saved with 3 to 11 classes. 0 leaves none out.
+            pixel is labelled, are left out and get 0. Of 61 classes with 10 present that saves
+            three fifths of the time; none was saved with 3 to 11 classes. 0 leaves none out.
         keep_classes: Train ids whose pixels keep their probabilities: those that the input or the
             result labels so. Such a class's IoU stays what it was.
         tuned_on: sha256 of the annotation file whose photos chose these parameters, so that

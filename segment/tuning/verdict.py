@@ -22,6 +22,7 @@ WORDS = {
     -1: "do not refine",
     0: "no difference that these photos could show",
 }
+FEW = 20  # photos or blocks, below which the verdict says that its interval is too narrow
 NAMES = {"miou": "mean IoU", "boundary_f1": "boundary F1", "trimap_miou": "mean IoU within 4 px"}
 
 
@@ -84,6 +85,11 @@ class Held:
             f"Verdict: {WORDS[found.verdict]} ({NAMES[objective]} {interval(found, self.drawn)}"
             f"{level}, {of} that tuned nothing)."
         )
+        if len(np.unique(self.blocks)) < FEW and level:
+            told += (
+                f" Of fewer than {FEW} {self.drawn} such an interval is too narrow: in simulations "
+                f"it held the truth 86 (6 {self.drawn}) to 92 times of 100."
+            )
         lacking = f" {skipped} photos could not be read and are in neither half."
         return told + (lacking if skipped else "")
 

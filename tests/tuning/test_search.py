@@ -300,6 +300,8 @@ def test_the_verdict_counts_blocks_and_speaks_of_its_objective(examples: list[Pa
     gain = together.differences("refined")["boundary_f1"].value
     assert said.startswith(f"Verdict: refine (boundary F1 {gain:+.3f} (")
     assert "48 photos in 6 blocks" in said
+    assert "Of fewer than 20 blocks such an interval is too narrow" in said
+    assert "too narrow" not in apart.verdict("refined", "miou", 0)
     few = Held(totals, ("ground", "disc"), 0, np.tile(np.arange(2), 24))
     assert "too few blocks for an interval), 48 photos in 2" in few.verdict("refined", "miou", 0)
 
