@@ -211,8 +211,12 @@ class Evaluation(Callback):
         """sha256 of the files of the photos that made this checkpoint what it is, by split."""
         unchosen = self.checkpoint.stem in ("last", "interrupted")  # by no score
         if self.checkpoint.resolve().parent == (self.run / "checkpoints").resolve():
-            # Of a run that was validated once, the best is the only one.
-            unchosen |= validations(read_config(self.run).get("trainer")) == 1
+            # Of a run that was validated once, the best is the only one; but what it started from
+            # may have been chosen.
+            config = read_config(self.run)
+            given = config["model"].get("init_args") or {}
+            started = any(given.get(name) for name in module.starts_from)
+            unchosen |= validations(config.get("trainer")) == 1 and not started
         roles = module.trained_on.items()
         return {split: digest for split, digest in roles if not (unchosen and split == "val")}
 

@@ -170,7 +170,7 @@ def gain_by_size(recalls: pd.DataFrame, runs: Sequence[str]) -> go.Figure:
         **named_axis(names, tickangle=-30), title=f"root of the {unit}'s visible pixels, px"
     )
     figure.update_yaxes(title="recall, refined minus raw", tickformat="+.3~f")
-    return finished(figure, 380 + 10 * len(runs), meta=unit)
+    return finished(figure, 380 + 10 * len(runs))
 
 
 def _half(one: Comparison, measure: int) -> float | None:

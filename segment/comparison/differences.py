@@ -111,12 +111,17 @@ def compare(
         ValueError: The expression is none, or does not match a photo.
     """
     found: list[Comparison] = []
-    for same in by_photo_set(runs):
-        found += _compare(same, group, draws, seed)
+    sets = by_photo_set(runs)
+    # A set of single seeds has that level too where another has several: each is spoken of there.
+    seeded = any(len(experiments(same)) < len(same) for same in sets)
+    for same in sets:
+        found += _compare(same, group, draws, seed, seeded)
     return _holm_corrected(found)
 
 
-def _compare(runs: Sequence[Run], group: str | None, draws: int, seed: int) -> list[Comparison]:
+def _compare(
+    runs: Sequence[Run], group: str | None, draws: int, seed: int, seeded: bool
+) -> list[Comparison]:
     """Runs of the same photos."""
     blocks = block_numbers(runs[0].files, group)
     number = int(blocks.max()) + 1
@@ -131,8 +136,8 @@ def _compare(runs: Sequence[Run], group: str | None, draws: int, seed: int) -> l
     names = measure_names(len(runs[0].classes))
     showing = blocks_showing(runs[0].sums["raw"].by_block(blocks))
     levels = {"checkpoints": singles(runs)}
-    if len(grouped := experiments(runs)) < len(runs):
-        levels["experiments"] = grouped
+    if seeded:
+        levels["experiments"] = experiments(runs)
     found = []
     for level, sides in levels.items():
         kinds = {side: [k for k in KINDS if all(k in r.kinds for r in side.runs)] for side in sides}

@@ -193,6 +193,7 @@ def write_page(
     objects: dict[str, int],
     recalls: pd.DataFrame | None,
     missing: Sequence[str],
+    unit: str,
 ) -> None:
     """Write index.html, with everything in it but the photos.
 
@@ -205,6 +206,7 @@ def write_page(
         objects: Number of annotated objects by class name; empty if unknown.
         recalls: What `object_recalls` gave; None if unknown.
         missing: Sentences on what could not be shown.
+        unit: What an annotation is of: `object` or `region`.
     """
     here = files("segment.comparison") / "template"
     # Names come from users: escaping is on, and JSON goes through `script_json`.
@@ -214,6 +216,7 @@ def write_page(
     plain = {name: json.loads(figure.to_json()) for name, figure in made.items()}
     text = template.render(
         version=__version__,
+        unit=unit,
         runs=by_score(runs),
         unfinished=unfinished,
         findings=findings(comparisons),

@@ -136,7 +136,9 @@ def _touch_scores(scores: dict[str, Any], classes: int) -> None:
         int(width)
         _touch_numbers([value])
     _touch_numbers([scores["calibration"]["ece"]])
-    _touch_numbers([each[key] for each in bins for key in ("pixels", "confidence", "accuracy")])
+    _touch_numbers([each[key] for each in bins for key in ("confidence", "accuracy")])
+    if not all(type(each["pixels"]) is int for each in bins):
+        raise TypeError("the calibration's pixels")
 
 
 def _touch_numbers(values: Iterable[Any]) -> None:

@@ -77,26 +77,37 @@ class Run:
     @property
     def weights(self) -> str:
         """Where the weights came from before training."""
-        given = self.config["model"].get("init_args") or {}
-        name = str(self.config["model"].get("class_path")).rpartition(".")[2]
-        # Of runs from before evaluations had it; a class that is not ours is not imported for it.
-        usual = getattr(modules, name if name in modules.__all__ else "SegmentationModule")
-        names = self.evaluation.get("starts_from", usual.starts_from)
-        checkpoints = [short_path(str(given[name])) for name in names if given.get(name)]
-        if checkpoints:
-            return ", ".join(checkpoints)
-        pretrained = given.get("pretrained")
+        if self._checkpoints:
+            return ", ".join(map(short_path, self._checkpoints))
+        pretrained = (self.config["model"].get("init_args") or {}).get("pretrained")
         if pretrained is True:
-            return self.evaluation.get("pretrained_on", usual.pretrained_on)
+            return self.evaluation.get("pretrained_on", self._usual.pretrained_on)
         return Path(str(pretrained)).name if pretrained else "random"
+
+    @property
+    def _checkpoints(self) -> list[str]:
+        """What training started from, other than pretrained weights."""
+        given = self.config["model"].get("init_args") or {}
+        names = self.evaluation.get("starts_from", self._usual.starts_from)
+        return [str(given[name]) for name in names if given.get(name)]
+
+    @property
+    def _usual(self) -> type[modules.SegmentationModule]:
+        """The module's class, for runs from before evaluations told; one not ours is not taken."""
+        name = str(self.config["model"].get("class_path")).rpartition(".")[2]
+        found: type[modules.SegmentationModule] = getattr(
+            modules, name if name in modules.__all__ else "SegmentationModule"
+        )
+        return found
 
     def roles(self, kind: str) -> list[str]:
         """What the photos that are scored had decided before, as words; empty: nothing."""
         words = (TRAINED, CHOSE, *([TUNED] if kind == "refined" else []))
         found = [word for word in words if any(word in note for note in self.evaluation["notes"])]
-        # A choice among one checkpoint is none, but evaluations noted it once.
+        # A choice among one checkpoint is none, but evaluations noted it once; what the run started
+        # from may have been chosen.
         own = Path(self.evaluation["checkpoint"]).parent.parent.name in self.folder.resolve().parts
-        alone = own and validations(self.config.get("trainer")) == 1
+        alone = own and validations(self.config.get("trainer")) == 1 and not self._checkpoints
         return [word for word in found if not (alone and word == CHOSE)]
 
     def photo_scores(self, kind: str) -> NDArray[np.float64]:

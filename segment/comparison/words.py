@@ -81,9 +81,21 @@ def finding(comparison: Comparison, measure: int) -> str:
             f"Perhaps chance: {about} on {where}, {numbers}, which among {c.tests[measure]} "
             f"comparisons is not beyond chance (Holm's p {c.holm[measure]:.2f})."
         )
-    between = f"that {of_photos(c)} could show"
+    between = f"that {evidence([c])} could show"
     told = f"by refining {first}" if refining else f"between {about}"
     return f"No difference {between} {told} on {where}: {numbers}."
+
+
+def evidence(some: Sequence[Comparison]) -> str:
+    """Photos, and seeds where sides have several: what was too little to show a difference."""
+    sides = [side for one in some for side in (one.first, one.second)]
+    seeds = sorted({side.seeds for side in sides if side.seeds > 1})
+    told = of_photos(some[0])
+    return f"{told} and {' or '.join(map(str, seeds))} seeds" if seeds else told
+
+
+def _too_few(one: Comparison) -> str:
+    return f"{of_photos(one)} {'is' if one.photos == 1 else 'are'} too few for intervals."
 
 
 def scope(comparison: Comparison) -> str:
@@ -179,12 +191,19 @@ def _leader(pairs: Sequence[Comparison], kind: str, where: str) -> list[str]:
         least = f" (the least: {figure(beaten[0][1], MIOU)}, from {beaten[0][0]})"
         names = _some([name for name, _ in beaten], len(against), "all")
         text += f" Better beyond chance than {names}{least}."
-    if undecided:
-        shown = [f"{name} ({figure(one, MIOU)})" for name, one in undecided]
+    perhaps = [each for each in undecided if each[1].p[MIOU] < 1 - LEVEL]
+    none = [each for each in undecided if each not in perhaps]
+    if perhaps:
+        shown = [f"{name} ({figure(one, MIOU)})" for name, one in perhaps]
+        names = _some(shown, len(against), "all")
+        text += f" Perhaps chance, among {perhaps[0][1].tests[MIOU]} comparisons: over {names}."
+    if none:
+        shown = [f"{name} ({figure(one, MIOU)})" for name, one in none]
         names = _some(shown, len(against), "any")
-        text += f" {of_photos(pairs[0])} do not show it to be better than {names}."
+        told = evidence([one for _, one in none])
+        text += f" {told} do not show it to be better than {names}."
     if len(known) < len(against):
-        text += f" {of_photos(pairs[0])} are too few for intervals."
+        text += f" {_too_few(pairs[0])}"
     return [text]
 
 
@@ -201,7 +220,7 @@ def _against(name: str, one: Comparison) -> str:
             f"Perhaps chance is its lead over {name}: {numbers}, which among {one.tests[MIOU]} "
             f"comparisons is not beyond chance (Holm's p {one.holm[MIOU]:.2f})."
         )
-    return f"No difference from {name} that {of_photos(one)} could show: {numbers}."
+    return f"No difference from {name} that {evidence([one])} could show: {numbers}."
 
 
 def turned(one: Comparison) -> Comparison:
@@ -221,7 +240,7 @@ def _refining(refining: Sequence[Comparison], measure: int, where: str) -> str:
     known = [one for one in refining if not np.isnan(one.low[measure])]
     head = f"Refining with the CRF, {title(refining[0], measure)}{where}"
     if not known:
-        return f"{head}: {of_photos(refining[0])} are too few for intervals."
+        return f"{head}: {_too_few(refining[0])}"
     parts = []
     for sign, word in ((1, "helps"), (-1, "hurts")):
         some = [one for one in known if one.verdict(measure) == sign]
@@ -234,7 +253,7 @@ def _refining(refining: Sequence[Comparison], measure: int, where: str) -> str:
         parts.append(f"is perhaps chance in {_by_how_much(perhaps, measure, len(known))}")
     if none:
         names = _by_how_much(none, measure, len(known), "any")
-        parts.append(f"makes no difference that {of_photos(none[0])} could show to {names}")
+        parts.append(f"makes no difference that {evidence(none)} could show to {names}")
     return f"{head}: {'; '.join(parts)}."
 
 

@@ -60,12 +60,12 @@ def write_report(
     objects: dict[str, int] = {}
     recalls: list[pd.DataFrame] = []
     missing: list[str] = []
+    units: set[str] = set()
     for same in _of_same_photos(runs):
-        try:
-            coco = annotations_of(same[0], root)
-        except (ValueError, OSError) as error:
-            missing.append(f"No photos and objects of {same[0].name} and others like it: {error}")
+        coco = _annotations(same, root, missing)
+        if coco is None:
             continue
+        units.add(unit_of(coco))
         counts = zip(coco.taxonomy.classes, objects_by_class(coco), strict=True)
         objects = dict(counts) | objects
         found = object_recalls(coco, [run for run in same if len(run.kinds) == 2])
@@ -78,8 +78,24 @@ def write_report(
     sizes = pd.DataFrame(columns=SIZES) if told is None else told[list(SIZES)]
     sizes.to_csv(out / "sizes.csv", index=False)
     page = out / "index.html"
-    write_page(page, runs, unfinished, comparisons, pictures, objects, told, missing)
+    unit = "region" if units == {"region"} else "object"
+    write_page(page, runs, unfinished, comparisons, pictures, objects, told, missing, unit)
     return missing
+
+
+def _annotations(same: Sequence[Run], root: Path | None, missing: list[str]) -> CocoFile | None:
+    """The file that runs were scored on, of the first that still has it; else `missing` says so."""
+    faults = []
+    for run in same:
+        try:
+            return annotations_of(run, root)
+        except (ValueError, OSError) as error:
+            faults.append(error)
+    missing.append(
+        f"No photos and objects of {same[0].name} and others like it: {faults[0]} If they were "
+        f"moved, --root FOLDER finds them."
+    )
+    return None
 
 
 def unit_of(coco: CocoFile) -> str:

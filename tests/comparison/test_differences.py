@@ -86,7 +86,7 @@ def test_refining_helps_one_and_hurts_another(found: list[Comparison]) -> None:
     assert same.verdict(MIOU) == 0
     said = " ".join(findings(found))
     assert "Highest mean IoU of raw labels: good (3 seeds) (0." in said
-    assert "makes no difference that 24 photos could show to bad (2 seeds)" in said
+    assert "makes no difference that 24 photos and 2 seeds could show to bad (2 seeds)" in said
 
 
 def test_frames_of_a_drive_are_one_block(coco: CocoFile, tmp_path: Path) -> None:

@@ -104,6 +104,11 @@ def test_a_damaged_evaluation_is_refused(run: Path, text: Any, said: str) -> Non
         ("refined.trimap_miou", {"wide": 0.5}, "'wide'"),
         ("refined.calibration.bins", [{"pixels": 3}], "KeyError: 'confidence'"),
         ("refined.calibration.ece", [], "[] is no number"),
+        (
+            "raw.calibration.bins",
+            [{"pixels": None, "confidence": 0.5, "accuracy": 0.5}],
+            "the calibration's pixels",
+        ),
         ("colors", [[0, 0]] * 4, "the colours"),
         ("seed", "one", "the seed or the background"),
         ("background", 9, "the seed or the background"),

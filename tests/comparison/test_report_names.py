@@ -144,3 +144,14 @@ def test_one_validation_chose_nothing(
     run = load_runs([written(tmp_path / "run", coco, trainer=trainer)])[0][0]
     assert isinstance(run, Run)
     assert run.roles("raw") == (["chose the checkpoint"] if chose else [])
+
+
+def test_what_a_run_started_from_may_have_been_chosen(coco: CocoFile, tmp_path: Path) -> None:
+    """Validated once, it had no choice; the checkpoint that it went on from may have had."""
+    model = {
+        "class_path": "segment.modules.FCNModule",
+        "init_args": {"weights": "runs/fcn32s/2026-01-31_12-00-00/checkpoints/best.ckpt"},
+    }
+    trainer = {"max_epochs": 1}
+    run = load_runs([written(tmp_path / "run", coco, trainer=trainer, model=model)])[0][0]
+    assert run.roles("raw") == ["chose the checkpoint"]

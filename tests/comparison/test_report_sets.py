@@ -110,3 +110,30 @@ def test_other_classes_have_their_colours_in_the_legend(tmp_path: Path) -> None:
     }
     assert legend.count("<span>") == len(pairs)
     assert "<bdi>Metal</bdi>" in legend
+
+
+def test_each_set_has_its_sentences_also_where_one_has_seeds(
+    coco: CocoFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = make_set(tmp_path / "other", photos=12, files=("first.png",))
+    runs = [write_run(tmp_path / f"a{s}", coco, 0.1, experiment="a", seed=s) for s in (0, 1)]
+    runs += [write_run(tmp_path / f"b{s}", coco, 0.3, experiment="b", seed=s) for s in (0, 1)]
+    runs += [write_run(tmp_path / n, other, w, experiment=n) for n, w in (("c", 0.1), ("d", 0.4))]
+    said, page = anyway(capsys, *runs)
+    assert "Highest mean IoU of raw labels, set 1 of photos: a (2 seeds)" in said
+    assert "Highest mean IoU of raw labels, set 2 of photos: c (0." in said
+    assert "c beats d: +0." in said
+    assert "One seed each of c and d: " in said
+    assert '"c"' in page
+
+
+def test_a_file_that_one_seed_has_lost_is_read_from_the_other(
+    coco: CocoFile, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = {"path": "/gone/elsewhere.json", "sha256": coco.sha256, "photos": 12}
+    lost = write_run(tmp_path / "lost", coco, 0.1, experiment="a", annotations=told)
+    has = write_run(tmp_path / "has", coco, 0.1, experiment="a", seed=1)
+    for folder in (lost, has):
+        main([str(lost), str(folder), "--out", str(tmp_path / "out")][folder is lost :])
+        gone = "--root FOLDER finds them" in capsys.readouterr().out
+        assert gone == (folder is lost)
