@@ -148,7 +148,11 @@ def gain_by_size(recalls: pd.DataFrame, runs: Sequence[str]) -> go.Figure:
     """
     sizes = recalls.drop_duplicates("size_bin").sort_values("order")
     unit = "object" if "object" in set(recalls["unit"]) else "region"
-    names = [f"{row['size_bin']} ({row['objects']} {unit}s)" for row in sizes.to_dict("records")]
+    # Of several sets of photos the counts differ.
+    counts = recalls.groupby("size_bin")["objects"].agg(["min", "max"]).astype(int)
+    spans = {name: f"{low} to {high}" if low < high else f"{low}"
+             for name, low, high in counts.itertuples()}  # fmt: skip
+    names = [f"{name} ({spans[name]} {unit}s)" for name in sizes["size_bin"]]
     figure, labels = go.Figure(), shorts(runs)
     for place, name in enumerate(runs):
         ours = recalls[recalls["run"] == name].dropna(subset=["gain"]).to_dict("records")
