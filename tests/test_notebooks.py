@@ -69,7 +69,7 @@ def test_iou_by_class_of_a_run(noisy_run: Path) -> None:
         wanted = ["NaN" if value is None else f"{value:.3f}" for value in values]
         assert found[name] == wanted
     said = shown(notebook, "findings(comparisons)")
-    assert said.startswith("- Refining, mean IoU: 5 photos are too few for intervals.")
+    assert said.startswith("- Refining with the CRF, mean IoU: 5 photos are too few for intervals.")
     assert "Warning" not in said
     (cell,) = [cell for cell in notebook.cells if "photos.side_by_side" in cell.source]
     assert [o.output_type for o in cell.outputs] == ["stream", "display_data"] * 2
