@@ -1,6 +1,7 @@
 """`python -m segment.tune_crf` from a run to a CRF that the other verbs take."""
 
 import fcntl
+import itertools
 import json
 import re
 import shutil
@@ -168,7 +169,7 @@ def test_a_class_is_gated_where_that_serves_the_objective(
     monkeypatch.setattr(
         tune_crf, "count_all", lambda *given: guided.append(given[1]) or real(*given)
     )
-    values = iter([{"miou": 0.9, "boundary_f1": v} for v in (0.5, with_kept)])
+    values = itertools.cycle([{"miou": 0.9, "boundary_f1": v} for v in (0.5, with_kept)])
     monkeypatch.setattr(tune_crf, "measures", lambda totals, background: next(values))
     words = ["--score_workers", 0, "--photos", 2, "--objective", "boundary_f1"]
     text = tune(tiny_run, tmp_path, *words)
